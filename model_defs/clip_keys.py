@@ -69,7 +69,7 @@ def _vit(name: str, tensor: Tensor) -> tuple[str, Tensor]:
         tensor = tensor[None, None]
     elif name == "positional_embedding":
         tensor = tensor[None]
-    return f"image.{_block(name) or _renamed(name, _VIT)}", tensor
+    return f"image.{_block(name) or _replace_prefix(name, _VIT)}", tensor
 
 
 def _resnet(name: str, tensor: Tensor) -> tuple[str, Tensor]:
@@ -78,7 +78,7 @@ def _resnet(name: str, tensor: Tensor) -> tuple[str, Tensor]:
     if name == "attnpool.positional_embedding":
         tensor = tensor[None]
     name = re.sub(r"\.downsample\.([01])\.", lambda found: f".downsample.{_DOWNSAMPLE[found[1]]}.", name)
-    return f"image.{_renamed(name, _RESNET)}", tensor
+    return f"image.{_replace_prefix(name, _RESNET)}", tensor
 
 
 def _text(name: str, tensor: Tensor) -> tuple[str, Tensor]:
@@ -90,10 +90,10 @@ def _text(name: str, tensor: Tensor) -> tuple[str, Tensor]:
 def _block(name: str) -> str | None:
     """The name of a parameter of a Transformer block; None if it is in no block."""
     found = re.fullmatch(r"transformer\.resblocks\.(\d+)\.(.+)", name)
-    return f"blocks.{found[1]}.{_renamed(found[2], _BLOCK)}" if found else None
+    return f"blocks.{found[1]}.{_replace_prefix(found[2], _BLOCK)}" if found else None
 
 
-def _renamed(name: str, table: Mapping[str, str]) -> str:
+def _replace_prefix(name: str, table: Mapping[str, str]) -> str:
     """`name` with the first matching prefix of `table` replaced; else unchanged."""
     for theirs, ours in table.items():
         if name.startswith(theirs):

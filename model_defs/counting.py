@@ -70,7 +70,7 @@ def layer_table(name: str, **kwargs: Any) -> list[LayerRow]:
     model = on_meta(name, **kwargs)
     shapes: dict[str, tuple[int, ...]] = {}
     counter = FlopCounterMode(display=False)
-    with _recorded(model, shapes), counter:
+    with _recording(model, shapes), counter:
         _forward(model)
     flops = {path: sum(by_op.values()) for path, by_op in counter.get_flop_counts().items()}
     root = type(model).__name__
@@ -171,7 +171,7 @@ def _evaluating(model: nn.Module) -> Iterator[None]:
 
 
 @contextmanager
-def _recorded(model: nn.Module, shapes: dict[str, tuple[int, ...]]) -> Iterator[None]:
+def _recording(model: nn.Module, shapes: dict[str, tuple[int, ...]]) -> Iterator[None]:
     """Records the output shape of each module at its first call."""
 
     def record(path: str, output: object) -> None:

@@ -53,7 +53,7 @@ def measure(count: int, folder: Path) -> Footprint:
     work = memory = 0
     while process.is_alive():
         work = max(work, size_of(store / "work"))
-        memory = max(memory, sum(map(proportional_set_size, family(process.pid or 0))))
+        memory = max(memory, sum(map(proportional_set_size, process_tree(process.pid or 0))))
         time.sleep(0.2)
     process.join()
     if process.exitcode:
@@ -83,13 +83,13 @@ def size_of(folder: Path) -> int:
     return sum(sizes.values())
 
 
-def family(process: int) -> Iterator[int]:
+def process_tree(process: int) -> Iterator[int]:
     """A process and all its descendants."""
     yield process
     try:
         for task in Path(f"/proc/{process}/task").iterdir():
             for child in (task / "children").read_text().split():
-                yield from family(int(child))
+                yield from process_tree(int(child))
     except OSError:
         return
 

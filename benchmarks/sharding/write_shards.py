@@ -127,7 +127,7 @@ PEERS: dict[str, tuple[Callable[[Sequence[Path], Path], None], str | None]] = {
 }
 
 
-def installed(package: str | None) -> str | None:
+def installed_version(package: str | None) -> str | None:
     """A package's version; "" without a package (the standard library), None if it is not installed."""
     if package is None:
         return ""
@@ -161,7 +161,7 @@ def main() -> None:
     parser.add_argument("--peers", nargs="+", choices=[*PEERS], default=[*PEERS])
     arguments = parser.parse_args()
 
-    names = [name for name in arguments.peers if installed(PEERS[name][1]) is not None]
+    names = [name for name in arguments.peers if installed_version(PEERS[name][1]) is not None]
     for name in set(arguments.peers) - set(names):
         print(f"{name}: not installed")
     took: dict[str, list[float]] = {}
@@ -185,7 +185,7 @@ def main() -> None:
     for name, seconds in sorted(took.items(), key=lambda entry: statistics.median(entry[1])):
         median = statistics.median(seconds)
         times = f"   {base / median:4.2f} x ShardWriter" if base else ""
-        version = installed(PEERS[name][1]) if name in PEERS else ""
+        version = installed_version(PEERS[name][1]) if name in PEERS else ""
         spread = f"({megabytes / max(seconds):,.0f} to {megabytes / min(seconds):,.0f})"
         print(f"{name + ' ' + version if version else name:26} {megabytes / median:8,.0f}  {spread}{times}")
 

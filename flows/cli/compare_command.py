@@ -22,7 +22,7 @@ from pipeline.errors import InputError
 if TYPE_CHECKING:
     from pipeline.artifacts import ArtifactStore
     from pipeline.report.config_differences import ConfigDifference
-    from pipeline.report.paired_evaluations import Comparison, Differing
+    from pipeline.report.paired_evaluations import Comparison, DifferingSample
 
 _CONFIGS, _PICTURES = 15, 5  # printed; JSON and the page have more
 _GROUPS = {"only_b": "only B is right", "only_a": "only A is right", "both_wrong": "both wrong, differently"}
@@ -42,7 +42,7 @@ class _Findings:
     arguments: tuple[str, str]
     configs: Sequence[ConfigDifference]
     costs: tuple[dict[str, float], dict[str, float]] | None
-    differing: Sequence[Differing]
+    differing: Sequence[DifferingSample]
     names: Mapping[int, str]
 
 
@@ -65,10 +65,10 @@ def compare(a: str, b: str, *, out: Path | None, as_json: bool) -> int:
         progress(note="reading the evaluations")
         evaluations = evaluations_of(a, b, store)
         from pipeline.report.config_differences import config_differences
-        from pipeline.report.evaluated import Evaluated
+        from pipeline.report.evaluation_results import EvaluationResults
         from pipeline.report.paired_evaluations import Comparison
 
-        comparison = Comparison.of(*map(Evaluated.read, evaluations))
+        comparison = Comparison.of(*map(EvaluationResults.read, evaluations))
         configs = config_differences(comparison.a.model, comparison.b.model, store)
         progress(note="measuring sizes")
         costs = _costs(comparison, store)
@@ -190,7 +190,7 @@ def _print_configs(configs: Sequence[ConfigDifference], console: Console) -> Non
         console.print(Text(more, "dim"), soft_wrap=True)
 
 
-def _print_differing(differing: Sequence[Differing], names: Mapping[int, str], console: Console) -> None:
+def _print_differing(differing: Sequence[DifferingSample], names: Mapping[int, str], console: Console) -> None:
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
     table.add_column("images on which they differ", overflow="fold")
     for heading in ("true", "A", "B"):

@@ -21,7 +21,7 @@ from pipeline.printable import printable
 
 if TYPE_CHECKING:
     from pipeline.artifacts import Artifact
-    from pipeline.report.evaluated import Evaluated
+    from pipeline.report.evaluation_results import EvaluationResults
 
 SPLITS = ("train", "val", "test", "all")
 _CLASSES, _MISTAKES, _UNREADABLE = 5, 8, 10  # printed; JSON has all
@@ -44,7 +44,7 @@ def evaluate(model_uri: str, data: str, *, split: str | None, leave_out_unknown:
     from pipeline.evaluation.config import EvaluationConfig
     from pipeline.evaluation.stage import EvaluateModel
     from pipeline.exported_model import ExportedModel
-    from pipeline.report.evaluated import Evaluated
+    from pipeline.report.evaluation_results import EvaluationResults
     from pipeline.stage import run_stage
 
     images = evaluation_data(data, store)
@@ -65,7 +65,7 @@ def evaluate(model_uri: str, data: str, *, split: str | None, leave_out_unknown:
         )
         progress(note="evaluating")
         inputs = {"shards": shards, "model": model}
-        evaluated = Evaluated.read(run_stage(EvaluateModel(), config, inputs, store=store, progress=progress))
+        evaluated = EvaluationResults.read(run_stage(EvaluateModel(), config, inputs, store=store, progress=progress))
     unreadable = _unreadable(shards)
     if as_json:
         print(json.dumps(_plain(evaluated, unreadable), indent=1))
@@ -99,7 +99,7 @@ def _unreadable(shards: Artifact) -> list[dict[str, str]]:
     return rows
 
 
-def _plain(evaluated: Evaluated, unreadable: list[dict[str, str]]) -> dict[str, Any]:
+def _plain(evaluated: EvaluationResults, unreadable: list[dict[str, str]]) -> dict[str, Any]:
     """The whole result as JSON values."""
     from pipeline.report.confusion import confused_pairs
 
@@ -119,14 +119,19 @@ def _plain(evaluated: Evaluated, unreadable: list[dict[str, str]]) -> dict[str, 
         "confusions": []
         if confusion is None
         else [
-            {"true": labels[pair.true], "predicted": labels[pair.predicted], "count": pair.count, "of": pair.of}
+            {
+                "true": labels[pair.true],
+                "predicted": labels[pair.predicted],
+                "count": pair.count,
+                "of": pair.total,
+            }
             for pair in confused_pairs(confusion, len(labels) ** 2)
         ],
         "mistakes": [{"image": names[mistake["id"]], **mistake} for mistake in evaluated.mistakes],
     }
 
 
-def _print(model_uri: str, data: str, evaluated: Evaluated) -> None:
+def _print(model_uri: str, data: str, evaluated: EvaluationResults) -> None:
     from pipeline.report.weak_points import confused_sentence
     from pipeline.report.wording import percent
 

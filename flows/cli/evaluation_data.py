@@ -32,21 +32,21 @@ class EvaluationData:
     """What `--data` names.
 
     Attributes:
-        named: shards of the store, or the config by which a folder or a table is sharded.
+        shards_or_config: shards of the store, or the config by which a folder or a table is sharded.
     """
 
-    named: Artifact | ShardingConfig
+    shards_or_config: Artifact | ShardingConfig
 
     @property
     def default_split(self) -> str:
         """test for shards, whose other splits a model may have been trained on; all images of a folder or a table."""
-        return "test" if isinstance(self.named, Artifact) else "all"
+        return "test" if isinstance(self.shards_or_config, Artifact) else "all"
 
     def shards(self, store: ArtifactStore, progress: Progress) -> Artifact:
         """The shards; those of a folder or a table are found in the store if its files are unchanged."""
-        if isinstance(self.named, Artifact):
-            return self.named
-        return run_stage(ShardDataset(), self.named.resolved(), {}, store=store, progress=progress)
+        if isinstance(self.shards_or_config, Artifact):
+            return self.shards_or_config
+        return run_stage(ShardDataset(), self.shards_or_config.resolved(), {}, store=store, progress=progress)
 
     def check_labels(self, exported: ExportedModel, store: ArtifactStore, *, data: str, model: str) -> None:
         """Refuses labels of a folder or a table that a classifier does not have, before an image is read.
@@ -56,9 +56,9 @@ class EvaluationData:
         Raises:
             InputError: there are some.
         """
-        if isinstance(self.named, Artifact) or exported.kind != "classifier":
+        if isinstance(self.shards_or_config, Artifact) or exported.kind != "classifier":
             return
-        collection = with_normalised_labels(self.named.source.collect(downloads_folder(store), silent))
+        collection = with_normalised_labels(self.shards_or_config.source.collect(downloads_folder(store), silent))
         known = set(exported.labels)
         counts = Counter(item.label for item in collection.items() if item.label and item.label not in known)
         refuse_unknown(dict(counts.most_common()), exported.labels, data=data, model=model)

@@ -48,7 +48,7 @@ def show_leaks(
     if pictures is not None:
         shutil.copyfile(artifact.path(SHEET), pictures)
     if as_json:
-        exceeded = config.exceeded(findings)
+        exceeded = config.exceeded_in_words(findings)
         files = {"sheet": str(pictures or file_location(artifact, SHEET)), "listing": file_location(artifact, LISTING)}
         print(
             json.dumps(

@@ -15,7 +15,7 @@ from rich.text import Text
 from flows.cli.console import Console
 from pipeline.config import is_keyed
 from pipeline.errors import UnknownNameError
-from pipeline.sharding.sources.base import About
+from pipeline.sharding.sources.base import SourceDescription
 from pipeline.sharding.sources.catalogue import SOURCES
 
 # Set by the program, or given by the command's argument.
@@ -40,7 +40,7 @@ def list_sources(name: str | None, *, as_json: bool = False) -> int:
     return 0
 
 
-def example_command(kind: str, about: About) -> str:
+def example_command(kind: str, about: SourceDescription) -> str:
     """The command for a first run of a source: with the preset emoji, which holds out an artist, or else photos."""
     preset = "emoji" if kind == "emoji" else "photos"
     settings = [f"--set data.source.{setting}" for setting in (f"kind={kind}", *about.example)]
@@ -48,10 +48,10 @@ def example_command(kind: str, about: About) -> str:
 
 
 def _as_json(kind: str, source: type[Any], *, fields: bool) -> dict[str, Any]:
-    about: About = source.about
+    about: SourceDescription = source.about
     described: dict[str, Any] = {
         "kind": kind,
-        "reads": about.what,
+        "reads": about.reads,
         "needs": about.needs,
         "example": example_command(kind, about),
     }
@@ -69,13 +69,13 @@ def _overview() -> Group:
     table.add_column("reads", overflow="fold")
     table.add_column("needs", overflow="fold")
     for kind, source in SOURCES.items():
-        table.add_row(Text(kind, "bold"), source.about.what, source.about.needs)
+        table.add_row(Text(kind, "bold"), source.about.reads, source.about.needs)
     shown = Text("tutelage sources KIND prints the fields of one, and an example command", "dim")
     return Group(table, Text(), shown)
 
 
 def _page(kind: str, source: type[Any]) -> Group:
-    about: About = source.about
+    about: SourceDescription = source.about
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
     table.add_column("field", no_wrap=True)
     table.add_column("default", overflow="fold", max_width=24)
@@ -84,7 +84,7 @@ def _page(kind: str, source: type[Any]) -> Group:
         style = "bold" if info.is_required() else ""
         table.add_row(Text(name, style), Text(_default(info), style), info.description or "")
     return Group(
-        Text.assemble((kind, "bold"), f"  {about.what}"),
+        Text.assemble((kind, "bold"), f"  {about.reads}"),
         Text.assemble(("needs ", "dim"), about.needs),
         Text(),
         table,

@@ -19,7 +19,7 @@ _USER = "tutelage"
 _PROGRAMS = ("postgres", "initdb", "createdb", "psql")
 
 
-def installed() -> bool:
+def is_installed() -> bool:
     """Whether PostgreSQL's programs are on the PATH."""
     return all(shutil.which(program) for program in _PROGRAMS)
 

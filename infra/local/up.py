@@ -183,7 +183,7 @@ class Stack:
         return False
 
     def _database(self) -> Server | None:
-        if not postgres.installed():
+        if not postgres.is_installed():
             self._say("PostgreSQL      not installed; MLflow and Prefect store their data in SQLite")
             return None
         try:

@@ -37,7 +37,7 @@ class SelfAttention(nn.Module):
             attn_mask: bool, broadcast to [B, heads, N, N]: the tokens (last axis) to which a token attends; None: all.
         """
         q, k, v = self._queries_keys_values(x)
-        return self._merged(F.scaled_dot_product_attention(q, k, v, attn_mask=attn_mask, is_causal=self.causal))
+        return self._merge_heads(F.scaled_dot_product_attention(q, k, v, attn_mask=attn_mask, is_causal=self.causal))
 
     def attention_weights(self, x: Tensor) -> Tensor:
         """The weights that the fused kernel computes but does not return: [B, heads, N, N], each row sums to 1."""
@@ -51,7 +51,7 @@ class SelfAttention(nn.Module):
     def values(self, x: Tensor) -> Tensor:
         """The output if each token attended only to itself: its value vector, projected, [B, N, D]."""
         _, _, v = self._queries_keys_values(x)
-        return self._merged(v)
+        return self._merge_heads(v)
 
     def _queries_keys_values(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Queries, keys and values, each [B, heads, N, D / heads]."""
@@ -60,7 +60,7 @@ class SelfAttention(nn.Module):
         q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)
         return q, k, v
 
-    def _merged(self, x: Tensor) -> Tensor:
+    def _merge_heads(self, x: Tensor) -> Tensor:
         """Concatenates the heads and applies the output projection: [B, heads, N, D / heads] to [B, N, D]."""
         out: Tensor = self.proj(x.transpose(1, 2).flatten(2))
         return out

@@ -39,7 +39,7 @@ def read_state(path: Path) -> dict[str, Tensor]:
         ModelError: it cannot be read, is not in a safe format, or contains no tensors.
     """
     state = _read_safetensors(path) if path.suffix == ".safetensors" else _read_torch(path)
-    return unwrapped(state, str(path))
+    return unwrap_state(state, str(path))
 
 
 def file_sha256(path: Path) -> str:
@@ -48,7 +48,7 @@ def file_sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def unwrapped(content: Any, where: str) -> dict[str, Tensor]:
+def unwrap_state(content: Any, where: str) -> dict[str, Tensor]:
     """The state dict in an object that a training script saved.
 
     Raises:

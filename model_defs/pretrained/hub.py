@@ -83,7 +83,7 @@ class HubSource:
             path = download(name)
             if path is not None and name == stated_normalisation.EXPORTED:
                 download(stated_normalisation.ARCHITECTURE)
-            if path is not None and (found := stated_normalisation.stated_in(path)):
+            if path is not None and (found := stated_normalisation.read_stated_normalisation(path)):
                 return found
         owner, _, name = self.repo.partition("/")
         if owner == "timm" and (card := timm_normalisation(name)) is not None:

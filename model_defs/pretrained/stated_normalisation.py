@@ -26,17 +26,17 @@ _SECTIONS = ("pretrained_cfg", "preprocess_cfg")
 _NAMES = (("mean", "std"), ("image_mean", "image_std"))
 
 
-def stated_with(weights: Path) -> Normalisation | None:
+def find_stated_normalisation(weights: Path) -> Normalisation | None:
     """The normalisation stated in the folder of a file of weights; None if none is stated.
 
     Raises:
         ModelError: a file cannot be read.
     """
     candidates = (weights.parent / name for name in FILES)
-    return next((found for path in candidates if path.is_file() and (found := stated_in(path))), None)
+    return next((found for path in candidates if path.is_file() and (found := read_stated_normalisation(path))), None)
 
 
-def stated_in(file: Path) -> Normalisation | None:
+def read_stated_normalisation(file: Path) -> Normalisation | None:
     """The normalisation stated in one of FILES; for EXPORTED, ARCHITECTURE must be next to it.
 
     Raises:

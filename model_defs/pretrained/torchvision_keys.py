@@ -48,10 +48,10 @@ def from_old_densenet(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 def _vit_name(name: str) -> str:
     found = _LAYER.fullmatch(name)
-    return f"blocks.{found[1]}.{renamed(found[2], _VIT_BLOCK)}" if found else renamed(name, _VIT)
+    return f"blocks.{found[1]}.{replace_prefix(found[2], _VIT_BLOCK)}" if found else replace_prefix(name, _VIT)
 
 
-def renamed(name: str, table: Mapping[str, str]) -> str:
+def replace_prefix(name: str, table: Mapping[str, str]) -> str:
     """`name` with the first matching prefix of `table` replaced; else unchanged, so that loading reports it."""
     for theirs, ours in table.items():
         if name.startswith(theirs):

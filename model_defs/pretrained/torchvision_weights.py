@@ -17,7 +17,7 @@ from model_defs.pretrained.files import FILES
 
 # In these nets torchvision converts images from ImageNet's normalisation (transform_input). Our nets do so only on
 # request.
-_TRANSLATED = ("GoogLeNet_Weights.", "Inception_V3_Weights.")
+_TRANSFORMS_INPUT = ("GoogLeNet_Weights.", "Inception_V3_Weights.")
 _TIMEOUT_S = 15
 
 
@@ -97,7 +97,7 @@ class TorchvisionSource:
         return f"torchvision {self.path.name}"
 
     def normalisation(self) -> Normalisation:
-        if self.name.startswith(_TRANSLATED):
+        if self.name.startswith(_TRANSFORMS_INPUT):
             return replace(HALF_MEAN_STD, origin=f"{self.name}, without torchvision's transform_input")
         mean, std = tuple(self.transforms.mean), tuple(self.transforms.std)
         return Normalisation(mean, std, f"torchvision's transforms of {self.name}")

@@ -10,7 +10,7 @@ from typing import Protocol
 from model_defs.errors import ModelError
 from model_defs.normalisation import Normalisation
 from model_defs.pretrained.files import FILES, SUFFIXES, file_sha256
-from model_defs.pretrained.stated_normalisation import stated_with
+from model_defs.pretrained.stated_normalisation import find_stated_normalisation
 
 
 class WeightsSource(Protocol):
@@ -64,4 +64,4 @@ class FileSource:
         return file_sha256(self.locate(names))
 
     def normalisation(self) -> Normalisation | None:
-        return stated_with(self.locate())
+        return find_stated_normalisation(self.locate())

@@ -101,7 +101,7 @@ def check_outputs(config: DistillationLossConfig, columns: JoinedColumns, index:
 def _missing(columns: JoinedColumns, column: str, rows: RowRuns) -> RowRuns:
     """The samples without a value."""
     valid = columns.valid(column)
-    return rows.filtered(lambda first, last: ~valid[first:last])
+    return rows.filter(lambda first, last: ~valid[first:last])
 
 
 def _are_probabilities(values: NDArray[np.float32]) -> bool:

@@ -29,8 +29,8 @@ def accuracy_difference(test: McNemarResult, first: str, second: str) -> str:
     if test.difference == 0:
         return f"No difference can be shown: {first} and {second} are equally accurate {evidence}"
     direction = "more" if test.difference > 0 else "less"
-    said = f"{first} is {_points(abs(test.difference))} points {direction} accurate than {second} {evidence}"
-    return said if test.p_value <= MAX_P_VALUE else f"No difference can be shown: {said}"
+    sentence = f"{first} is {_points(abs(test.difference))} points {direction} accurate than {second} {evidence}"
+    return sentence if test.p_value <= MAX_P_VALUE else f"No difference can be shown: {sentence}"
 
 
 def score_difference(test: BootstrapResult, samples: int, score: str, first: str, second: str) -> str:
@@ -43,11 +43,11 @@ def score_difference(test: BootstrapResult, samples: int, score: str, first: str
     """
     low, high = _in_direction(test.difference, test.low, test.high)
     direction = "higher" if test.difference > 0 else "lower"
-    said = (
+    sentence = (
         f"{first}'s {score} is {abs(test.difference):.3f} {direction} than {second}'s (95% interval "
         f"{_signed(low, 3)} to {_signed(high, 3)}, {p_value(test.p_value)}, on {counted(samples, 'image')})"
     )
-    return said if test.p_value <= MAX_P_VALUE else f"No difference can be shown: {said}"
+    return sentence if test.p_value <= MAX_P_VALUE else f"No difference can be shown: {sentence}"
 
 
 def _in_direction(difference: float, low: float, high: float) -> tuple[float, float]:

@@ -48,7 +48,7 @@ class CaptionPool:
             only_first: take only the first caption of each image.
         """
         numbers: dict[str, int] = {}
-        holders: list[set[int]] = []
+        text_groups: list[set[int]] = []
         ids, own = [], []
         for id in rows:
             captions = index.captions(int(id))
@@ -57,13 +57,15 @@ class CaptionPool:
             ids.append(int(id))
             for caption in captions[:1] if only_first else captions:
                 number = numbers.setdefault(caption, len(numbers))
-                if number == len(holders):
-                    holders.append(set())
-                holders[number].add(int(index.groups[id]))
+                if number == len(text_groups):
+                    text_groups.append(set())
+                text_groups[number].add(int(index.groups[id]))
             own.append(numbers[captions[0]])
         captioned = np.array(ids, dtype=np.int64)
         groups = index.groups[captioned].astype(np.int64)
-        return cls(captioned, groups, list(numbers), [sorted(keys) for keys in holders], np.array(own, dtype=np.int64))
+        return cls(
+            captioned, groups, list(numbers), [sorted(keys) for keys in text_groups], np.array(own, dtype=np.int64)
+        )
 
     def restrict(self, members: NDArray[np.bool_]) -> tuple[CaptionPool, NDArray[np.int64], NDArray[np.int64]]:
         """A smaller pool: the images where `members` is true, and the texts that are captions of their groups.

@@ -42,7 +42,7 @@ class LabelMapping:
     def is_identity(self) -> bool:
         return self.names == self.data_names
 
-    def mapped(self, labels: NDArray[np.integer]) -> NDArray[np.int64]:
+    def classes_of(self, labels: NDArray[np.integer]) -> NDArray[np.int64]:
         """The classes of labels; -1 for those without one."""
         return self.classes[labels]
 

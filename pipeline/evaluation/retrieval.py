@@ -43,11 +43,11 @@ class Positives:
 
         Keys are e.g. the concept of an image, and the one or more concepts of which a text is a caption.
         """
-        holders: dict[int, list[int]] = {}
+        candidates_of_key: dict[int, list[int]] = {}
         for number, keys in enumerate(candidates):
             for key in set(keys):
-                holders.setdefault(int(key), []).append(number)
-        rows = [sorted({number for key in keys for number in holders.get(int(key), ())}) for keys in queries]
+                candidates_of_key.setdefault(int(key), []).append(number)
+        rows = [sorted({number for key in keys for number in candidates_of_key.get(int(key), ())}) for keys in queries]
         offsets = np.concatenate([[0], np.cumsum([len(row) for row in rows])]).astype(np.int64)
         return cls(offsets, np.array([number for row in rows for number in row], dtype=np.int64))
 

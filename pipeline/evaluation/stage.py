@@ -76,7 +76,7 @@ class EvaluateModel:
         if config.unknown_labels == "refuse":
             refuse_unknown(left_out, mapping.names, data=inputs["shards"].name, model=inputs["model"].name)
         if classifier:
-            rows = rows[mapping.mapped(index.labels[rows]) >= 0]
+            rows = rows[mapping.classes_of(index.labels[rows]) >= 0]
         if len(rows) == 0:
             where = "it" if config.split == "all" else f"its {config.split} split"
             raise InputError(f"{inputs['shards'].name}: {where} has no samples that can be evaluated")
@@ -193,7 +193,7 @@ class _Run:
         if self.config.split == "all":  # With the training images among the rows, seen and unseen concepts say nothing.
             subsets = {name: members for name, members in subsets.items() if name not in (SEEN, UNSEEN)}
         ranks, labels = predictions.ranks[labelled], predictions.labels[labelled]
-        train_labels = self.mapping.mapped(self.index.labels[self.index.rows("train")])
+        train_labels = self.mapping.classes_of(self.index.labels[self.index.rows("train")])
         metrics = accuracy_breakdown(prefix, ranks, labels, train_labels, len(self.mapping.names), subsets)
         metrics[f"{prefix}/calibration_error"] = expected_calibration_error(predictions.scores[labelled], ranks == 1)
         return metrics
@@ -205,7 +205,7 @@ class _Run:
         normalise = self.exported.preprocessing.normalise
         done = 0
         for batch in self._batches():
-            labels = torch.from_numpy(self.mapping.mapped(batch.labels.numpy()))
+            labels = torch.from_numpy(self.mapping.classes_of(batch.labels.numpy()))
             images = batch.images.to(device)
             yield batch.ids, labels, in_micro_batches(lambda some: forward(normalise(some)), images)
             done += len(batch)

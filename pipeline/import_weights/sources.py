@@ -18,7 +18,7 @@ from model_defs import ModelError
 from model_defs.normalisation import Normalisation
 from model_defs.pretrained.files import FILES
 from model_defs.pretrained.sources import find_source
-from model_defs.pretrained.stated_normalisation import stated_in
+from model_defs.pretrained.stated_normalisation import read_stated_normalisation
 from model_defs.pretrained.weights_source import FileSource, WeightsSource
 from pipeline.artifacts import Artifact, ArtifactStore
 from pipeline.errors import DamagedError, InputError
@@ -67,7 +67,7 @@ class ArtifactSource:
         if not all(name in self.artifact.files for name in names):
             return None
         _, preprocessing = (self.artifact.path(name) for name in names)
-        return stated_in(preprocessing)
+        return read_stated_normalisation(preprocessing)
 
 
 @dataclass(frozen=True)
@@ -140,7 +140,7 @@ class RegistrySource:
                 names = [f"artifacts/served/model/{name}" for name in (ARCHITECTURE, PREPROCESSING)]
                 architecture, preprocessing = (registry.fetch_file(version, name, Path(folder)) for name in names)
                 if architecture is not None and preprocessing is not None:
-                    return stated_in(preprocessing)
+                    return read_stated_normalisation(preprocessing)
         return FileSource(self.locate()).normalisation()
 
 

@@ -44,7 +44,7 @@ class LeakBounds(Config):
     max_pixels_share: float = _bound(0.0, "have the same pixels as a training image in other bytes")
     max_near_share: float = _bound(0.01, "be near duplicates of a training image")
 
-    def exceeded(self, findings: Mapping[str, Any]) -> list[str]:
+    def exceeded_in_words(self, findings: Mapping[str, Any]) -> list[str]:
         """The exceeded bounds, one clause of an error message each, the worst kind first.
 
         Args:
@@ -88,7 +88,7 @@ class LeakBounds(Config):
             WorkError: a bound is exceeded; the message has the shares, the bounds and the path of the pictures.
         """
         findings = json.loads(artifact.read("leaks.json"))
-        clauses = self.exceeded(findings)
+        clauses = self.exceeded_in_words(findings)
         if clauses:
             sufficient = self.sufficient_bounds(findings)
             if in_flow:

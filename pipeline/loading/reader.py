@@ -60,7 +60,7 @@ class SampleReader:
         # One bit a sample. Two threads may overwrite each other's bit; then a sample is compared again.
         self._verified = np.zeros(-(-len(index) // 8) if verify == "first" else 0, np.uint8)
         self._lock = threading.Lock()
-        self._open: dict[int, int] = {}
+        self._descriptors: dict[int, int] = {}
         self._locations = ShardLocations(artifact, index.shard_names)
         self._remote: RemoteShards | None = None
         if any(self._locations.remote):
@@ -148,9 +148,9 @@ class SampleReader:
         """Closes the shards and ends the threads; a later read opens them again."""
         self.stop_prefetch()
         with self._lock:
-            for descriptor in self._open.values():
+            for descriptor in self._descriptors.values():
                 os.close(descriptor)
-            self._open.clear()
+            self._descriptors.clear()
 
     def __del__(self) -> None:
         if hasattr(self, "_remote"):
@@ -161,14 +161,14 @@ class SampleReader:
         return Span(int(index.shards[id]), int(index.offsets[id]), int(index.lengths[id]))
 
     def _read_local(self, span: Span, fresh: bool = False) -> bytes:
-        descriptor = self._open.get(span.shard)
+        descriptor = self._descriptors.get(span.shard)
         if descriptor is not None and not fresh:
             return os.pread(descriptor, span.length, span.offset)
         if not fresh:
             with self._lock:
-                if span.shard not in self._open and len(self._open) < _OPEN_SHARDS:
-                    self._open[span.shard] = self._locations.open(span.shard)
-                descriptor = self._open.get(span.shard)
+                if span.shard not in self._descriptors and len(self._descriptors) < _OPEN_SHARDS:
+                    self._descriptors[span.shard] = self._locations.open(span.shard)
+                descriptor = self._descriptors.get(span.shard)
             if descriptor is not None:
                 return os.pread(descriptor, span.length, span.offset)
         descriptor = self._locations.open(span.shard)

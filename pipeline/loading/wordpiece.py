@@ -66,9 +66,9 @@ class WordPieceEncoder:
         return rows
 
     def _words(self, text: str) -> list[str]:
-        text = "".join(map(_cleaned, text))
+        text = "".join(map(_clean_character, text))
         if self._lowercase:
-            text = "".join(map(_lowered, unicodedata.normalize("NFD", text)))
+            text = "".join(map(_lower_character, unicodedata.normalize("NFD", text)))
         return "".join(f" {c} " if _is_punctuation(c) else c for c in text).split()
 
     def _cut(self, word: str) -> tuple[int, ...]:
@@ -89,7 +89,7 @@ class WordPieceEncoder:
 
 
 @functools.lru_cache(maxsize=1 << 16)
-def _cleaned(character: str) -> str:
+def _clean_character(character: str) -> str:
     """Removes control characters, replaces white space by a space, puts spaces around Chinese characters."""
     if character in "\t\n\r":
         return " "
@@ -103,7 +103,7 @@ def _cleaned(character: str) -> str:
 
 
 @functools.lru_cache(maxsize=1 << 16)
-def _lowered(character: str) -> str:
+def _lower_character(character: str) -> str:
     """Removes accents, lower-cases others; by single characters, so that a final capital sigma is not special."""
     return "" if unicodedata.category(character) == "Mn" else character.lower()
 

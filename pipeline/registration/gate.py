@@ -98,28 +98,28 @@ def decide(challenger: Outcomes, champion: Outcomes | None, config: GateConfig) 
     if config.beat_floor and not challenger.floor_value > challenger.floor:
         return Decision(
             False,
-            f"{challenger.floor_measure} {_shown(challenger.floor_value)} does not beat {_shown(challenger.floor)},"
-            " which needs no model",
+            f"{challenger.floor_measure} {_formatted(challenger.floor_value)} does not beat"
+            f" {_formatted(challenger.floor)}, which needs no model",
         )
     if champion is None:
-        return Decision(True, f"no champion yet; {challenger.measure} {_shown(challenger.mean)}")
+        return Decision(True, f"no champion yet; {challenger.measure} {_formatted(challenger.mean)}")
     if champion.measure != challenger.measure or not np.array_equal(champion.ids, challenger.ids):
         raise WorkError(
             f"gate: champion ({champion.measure}, {len(champion.ids)} samples) and challenger"
             f" ({challenger.measure}, {len(challenger.ids)} samples) were not measured alike"
         )
-    difference, p_value, detail = _compared(challenger, champion, config)
+    difference, p_value, detail = _compare(challenger, champion, config)
     promote = difference > config.min_gain and p_value <= config.max_p_value
     if promote:
         verdict = "better than the champion"
     elif difference <= config.min_gain:
-        asked = f" by more than {_shown(config.min_gain)}" if config.min_gain else ""
+        asked = f" by more than {_formatted(config.min_gain)}" if config.min_gain else ""
         verdict = f"not better than the champion{asked}"
     else:
         verdict = "perhaps better than the champion, but it may be luck"
     return Decision(
         promote,
-        f"{verdict}: {challenger.measure} {_shown(challenger.mean)} against {_shown(champion.mean)} on"
+        f"{verdict}: {challenger.measure} {_formatted(challenger.mean)} against {_formatted(champion.mean)} on"
         f" {counted(len(challenger.ids), 'sample')} ({detail}, p = {p_value:.2g},"
         f" asked for {config.max_p_value:g} or less)",
         difference,
@@ -127,7 +127,7 @@ def decide(challenger: Outcomes, champion: Outcomes | None, config: GateConfig) 
     )
 
 
-def _compared(challenger: Outcomes, champion: Outcomes, config: GateConfig) -> tuple[float, float, str]:
+def _compare(challenger: Outcomes, champion: Outcomes, config: GateConfig) -> tuple[float, float, str]:
     if challenger.values.dtype == np.bool_:
         test = mcnemar(challenger.values, champion.values)
         detail = f"{test.only_first} right only by it, {test.only_second} only by the champion"
@@ -136,5 +136,5 @@ def _compared(challenger: Outcomes, champion: Outcomes, config: GateConfig) -> t
     return bootstrap.difference, bootstrap.p_value, f"95% of resamples {bootstrap.low:+.3f} to {bootstrap.high:+.3f}"
 
 
-def _shown(value: float) -> str:
+def _formatted(value: float) -> str:
     return f"{value:.4f}"

@@ -34,7 +34,7 @@ def find_version(store: ArtifactStore, model_uri: str) -> tuple[Registry, Regist
     """
     model_uri_parts(model_uri)  # Refused before a registry is opened, which creates one if there is none.
     registry = Registry.open(store)
-    return registry, registry.named(model_uri)
+    return registry, registry.version_of(model_uri)
 
 
 @dataclass(frozen=True, slots=True)

@@ -105,13 +105,13 @@ class Registry:
     def champion(self, name: str) -> RegisteredVersion | None:
         """The version with the alias "champion", or None."""
         try:
-            return _registered(self._client.get_model_version_by_alias(name, CHAMPION))
+            return _registered_version(self._client.get_model_version_by_alias(name, CHAMPION))
         except MlflowException as error:
             if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE", "NOT_FOUND"):
                 return None
             raise
 
-    def named(self, model_uri: str) -> RegisteredVersion:
+    def version_of(self, model_uri: str) -> RegisteredVersion:
         """The version that "models:/NAME@ALIAS" or "models:/NAME/VERSION" names.
 
         Raises:
@@ -120,8 +120,8 @@ class Registry:
         name, alias, version = model_uri_parts(model_uri)
         try:
             if alias is not None:
-                return _registered(self._client.get_model_version_by_alias(name, alias))
-            return _registered(self._client.get_model_version(name, str(version)))
+                return _registered_version(self._client.get_model_version_by_alias(name, alias))
+            return _registered_version(self._client.get_model_version(name, str(version)))
         except MlflowException as error:
             raise InputError(f"{model_uri}: cannot be looked up ({without_credentials(first_line(error))})") from None
 
@@ -177,7 +177,7 @@ class Registry:
                         tags=_tags(tags),
                         description=_description(description),
                     )
-                    found = _registered(version)
+                    found = _registered_version(version)
                     status = "FINISHED"
                 else:
                     status = "KILLED"
@@ -261,7 +261,7 @@ class Registry:
         token = None
         while True:
             page = self._client.search_model_versions(query, page_token=token)
-            found.extend(_registered(version) for version in page)
+            found.extend(_registered_version(version) for version in page)
             token = page.token
             if not token:
                 return found
@@ -288,7 +288,7 @@ def model_uri_parts(model_uri: str) -> tuple[str, str | None, str | None]:
     return name, alias, version
 
 
-def _registered(version: ModelVersion) -> RegisteredVersion:
+def _registered_version(version: ModelVersion) -> RegisteredVersion:
     return RegisteredVersion(version.name, int(version.version), dict(version.tags), version.source or "")
 
 

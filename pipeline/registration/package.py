@@ -41,7 +41,7 @@ from pipeline.registration import program_check
 from pipeline.registration.program import write_programs
 
 # The imports that the source of pixels/decode.py replaces in the stored copy of served_model.py.
-_CONTRACT = (
+_DECODE_IMPORTS = (
     "from pipeline.pixels.decode import MAX_DECODED_BYTES\nfrom pipeline.pixels.decode import decode as decode_pixels\n"
 )
 
@@ -101,11 +101,11 @@ def requirements() -> list[str]:
 
 def served_code() -> str:
     """The source of served_model.py, with the source of pixels/decode.py in place of its import."""
-    rooms = Path(__file__).resolve().parents[1]
-    code = (rooms / "registration" / "served_model.py").read_text(encoding="utf-8")
-    contract = (rooms / "pixels" / "decode.py").read_text(encoding="utf-8")
+    packages = Path(__file__).resolve().parents[1]
+    code = (packages / "registration" / "served_model.py").read_text(encoding="utf-8")
+    contract = (packages / "pixels" / "decode.py").read_text(encoding="utf-8")
     contract = contract.replace("from __future__ import annotations\n", "") + "\n\ndecode_pixels = decode\n"
-    before, found, after = code.partition(_CONTRACT)
+    before, found, after = code.partition(_DECODE_IMPORTS)
     if not found:
         raise AssertionError("served_model.py imports the decoding contract otherwise than package.py expects")
     return f"{before}{contract}{after}"

@@ -42,7 +42,7 @@ _WORDS = frozenset(
         """,
     )
 )
-_environment = threading.Lock()
+_environment_lock = threading.Lock()
 
 
 class DamagedProgramError(ValueError):
@@ -109,7 +109,7 @@ def load_program(path: Path) -> Any:
 
     check_program(path)
     # torch falls back to `weights_only=False` on its own; this variable forbids that.
-    with _environment:
+    with _environment_lock:
         before = os.environ.get("TORCH_FORCE_WEIGHTS_ONLY_LOAD")
         os.environ["TORCH_FORCE_WEIGHTS_ONLY_LOAD"] = "1"
         try:

@@ -54,20 +54,20 @@ def promotion_lease(
     *,
     length_s: float = 30.0,
     wait_s: float = 300.0,
-    waiting: Callable[[], None] = lambda: None,
+    on_wait: Callable[[], None] = lambda: None,
 ) -> Iterator[Lease]:
     """Holds the lease of a registered model, waiting for other holders.
 
     Args:
         length_s: time after which others may take it; the protected work must be shorter.
         wait_s: longest wait for other holders.
-        waiting: called once, when there is another holder to wait for.
+        on_wait: called once, when there is another holder to wait for.
     Raises:
         WorkError: others held it for `wait_s`, or there is something else at the path of the lease.
     """
     path = f"leases/{name}.json"
     owner = f"{socket.gethostname()}/{os.getpid()}/{uuid.uuid4().hex[:8]}"
-    lease = _acquire(storage, path, owner, length_s, wait_s, waiting)
+    lease = _acquire(storage, path, owner, length_s, wait_s, on_wait)
     try:
         yield lease
     finally:
@@ -75,7 +75,7 @@ def promotion_lease(
 
 
 def _acquire(
-    storage: Storage, path: str, owner: str, length_s: float, wait_s: float, waiting: Callable[[], None]
+    storage: Storage, path: str, owner: str, length_s: float, wait_s: float, on_wait: Callable[[], None]
 ) -> Lease:
     deadline = time.monotonic() + wait_s
     reported = False
@@ -110,7 +110,7 @@ def _acquire(
                 "then run again"
             )
         if not reported:
-            waiting()
+            on_wait()
             reported = True
         time.sleep(_POLL_S)
 

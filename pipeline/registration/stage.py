@@ -124,7 +124,7 @@ def _settle(
         champion = registry.champion(version.name)
         decision = _judge(config, registry, version, champion, challenger, inputs, work)
         with promotion_lease(
-            work.store.storage, version.name, waiting=lambda: work.progress(note="waiting for another promotion")
+            work.store.storage, version.name, on_wait=lambda: work.progress(note="waiting for another promotion")
         ) as lease:
             current = registry.champion(version.name)
             if (current and current.version) != (champion and champion.version):

@@ -10,7 +10,7 @@ from pipeline.html.markup import Child, Markup, join, table, tag
 from pipeline.report.comparison_rows import Costs, data_sentence, measure_rows
 from pipeline.report.config_differences import ConfigDifference
 from pipeline.report.gallery import Gallery
-from pipeline.report.paired_evaluations import Comparison, Differing
+from pipeline.report.paired_evaluations import Comparison, DifferingSample
 
 _PICTURES = 60  # at most, in each group
 _GROUPS = (("only_b", "Only B is right"), ("only_a", "Only A is right"), ("both_wrong", "Both wrong, differently"))
@@ -102,7 +102,7 @@ def _pictures(comparison: Comparison) -> Markup | None:
     return join(*groups)
 
 
-def _tile(gallery: Gallery, one: Differing, name: str) -> Markup:
+def _tile(gallery: Gallery, one: DifferingSample, name: str) -> Markup:
     return tag(
         "div",
         gallery.thumb(one.id, f"{name}: {one.label}"),

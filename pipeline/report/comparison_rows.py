@@ -48,7 +48,7 @@ def measure_rows(comparison: Comparison, costs: Costs | None) -> list[MeasureRow
 def data_sentence(comparison: Comparison) -> str:
     """The data on which the two are compared, and how many of their images are common."""
     a, b = comparison.a, comparison.b
-    if comparison.is_whole:
+    if comparison.has_only_common_samples:
         return f"on {counted(comparison.samples, 'image')}: {a.data_in_words}"
     return (
         f"on the {counted(comparison.samples, 'image')} that both have: A was evaluated on "

@@ -45,7 +45,7 @@ def _differences(
         removed = [name if artifact else f"{name} (removed)" for name, artifact in zip((a, b), found, strict=True)]
         yield ConfigDifference(f"{prefix}artifact", *removed)
         return
-    yield from _of_values(prefix, _values(found[0]), _values(found[1]))
+    yield from _value_differences(prefix, _values(found[0]), _values(found[1]))
     inputs = [artifact.manifest["inputs"] for artifact in found if artifact is not None]
     for name in dict.fromkeys((*inputs[0], *inputs[1])):
         if name in inputs[0] and name in inputs[1]:
@@ -54,7 +54,7 @@ def _differences(
             yield ConfigDifference(f"{prefix}{name}", inputs[0].get(name, ABSENT), inputs[1].get(name, ABSENT))
 
 
-def _of_values(prefix: str, a: Mapping[str, str], b: Mapping[str, str]) -> Iterator[ConfigDifference]:
+def _value_differences(prefix: str, a: Mapping[str, str], b: Mapping[str, str]) -> Iterator[ConfigDifference]:
     for key in dict.fromkeys((*a, *b)):
         values = a.get(key, ABSENT), b.get(key, ABSENT)
         if values[0] != values[1]:

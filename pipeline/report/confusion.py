@@ -16,22 +16,24 @@ _LONGEST_NAME = 24  # characters
 
 
 @dataclass(frozen=True)
-class Pair:
-    """`count` of the `of` samples of class `true` were predicted as `predicted`."""
+class ConfusedPair:
+    """`count` of the `total` samples of class `true` were predicted as `predicted`."""
 
     true: int
     predicted: int
     count: int
-    of: int
+    total: int
 
 
-def confused_pairs(confusion: NDArray[np.int64], limit: int) -> list[Pair]:
+def confused_pairs(confusion: NDArray[np.int64], limit: int) -> list[ConfusedPair]:
     """The `limit` most frequent confusions, by count and then by fraction of the true class."""
     totals = confusion.sum(axis=1)
     off = confusion.copy()
     np.fill_diagonal(off, 0)
-    pairs = [Pair(int(t), int(p), int(off[t, p]), int(totals[t])) for t, p in zip(*np.nonzero(off), strict=True)]
-    return sorted(pairs, key=lambda pair: (-pair.count, -pair.count / pair.of, pair.true, pair.predicted))[:limit]
+    pairs = [
+        ConfusedPair(int(t), int(p), int(off[t, p]), int(totals[t])) for t, p in zip(*np.nonzero(off), strict=True)
+    ]
+    return sorted(pairs, key=lambda pair: (-pair.count, -pair.count / pair.total, pair.true, pair.predicted))[:limit]
 
 
 def shown_classes(confusion: NDArray[np.int64]) -> list[int]:

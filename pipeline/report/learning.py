@@ -110,7 +110,7 @@ def curriculum_section(run: RunData) -> Markup | None:
             if points:
                 accuracy.append(Series(name, points, color))
         threshold = training.artifact.config.get("policy", {}).get("threshold")
-        levels_drawn = [float(level) for level in (lines[-1].get("chance"), threshold) if level is not None]
+        drawn_levels = [float(level) for level in (lines[-1].get("chance"), threshold) if level is not None]
         end = max(steps[-1], float(training.statistics.get("steps", 0)))
         bounds = [0.0, *steps, end]
         padded = [[1.0 if level == levels[0] else 0.0, *row, row[-1]] for level, row in zip(levels, mass, strict=True)]
@@ -134,7 +134,7 @@ def curriculum_section(run: RunData) -> Markup | None:
                     accuracy,
                     x_label="step",
                     share=True,
-                    levels=levels_drawn,
+                    levels=drawn_levels,
                 ),
                 tag(
                     "figcaption",

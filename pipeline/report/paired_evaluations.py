@@ -21,14 +21,14 @@ from pipeline.report.comparison_measures import (
     recall_measures,
     score_measure,
 )
-from pipeline.report.evaluated import Evaluated
+from pipeline.report.evaluation_results import EvaluationResults
 from pipeline.sharding.format.index import SampleIndex
 
 Group = Literal["only_b", "only_a", "both_wrong"]
 
 
 @dataclass(frozen=True, slots=True)
-class Differing:
+class DifferingSample:
     """A sample for which the models have different answers.
 
     Attributes:
@@ -54,13 +54,13 @@ class Comparison:
         a_rows, b_rows: [n] rows of the common samples in the predictions of A and of B.
     """
 
-    a: Evaluated
-    b: Evaluated
+    a: EvaluationResults
+    b: EvaluationResults
     a_rows: NDArray[np.int64]
     b_rows: NDArray[np.int64]
 
     @classmethod
-    def of(cls, a: Evaluated, b: Evaluated) -> Comparison:
+    def of(cls, a: EvaluationResults, b: EvaluationResults) -> Comparison:
         """The comparison on the common samples: those with the same key, bytes and label.
 
         Raises:
@@ -88,7 +88,7 @@ class Comparison:
         return len(self.a_rows)
 
     @property
-    def is_whole(self) -> bool:
+    def has_only_common_samples(self) -> bool:
         """Whether each evaluation has only the common samples."""
         return self.samples == len(self.a.columns["id"]) == len(self.b.columns["id"])
 
@@ -101,7 +101,7 @@ class Comparison:
     @cached_property
     def ranked(self) -> NDArray[np.bool_]:
         """[n] whether a common sample has ranks of both models among the same candidates."""
-        has_ranks = all("text_rank" in one.columns for one in (self.a, self.b)) and self.is_whole
+        has_ranks = all("text_rank" in one.columns for one in (self.a, self.b)) and self.has_only_common_samples
         if not has_ranks:
             return np.zeros(self.samples, dtype=np.bool_)
         a, b = self._reciprocal_ranks
@@ -150,7 +150,7 @@ class Comparison:
             rows += recall_measures(self.a.metrics, self.b.metrics)
         return rows
 
-    def differing(self) -> list[Differing]:
+    def differing(self) -> list[DifferingSample]:
         """The samples with different answers: first those that only B has right, then A, then none.
 
         Within each group the most confident mistakes are first.
@@ -165,7 +165,7 @@ class Comparison:
             group: Group = "only_a" if a_correct[n] else "only_b" if b_correct[n] else "both_wrong"
             label = a_labels[self.a.columns["label"][a_row]]
             scores = float(self.a.columns["score"][a_row]), float(self.b.columns["score"][b_row])
-            found.append(Differing(group, int(self.a.columns["id"][a_row]), label, a, scores[0], b, scores[1]))
+            found.append(DifferingSample(group, int(self.a.columns["id"][a_row]), label, a, scores[0], b, scores[1]))
         order = {"only_b": 0, "only_a": 1, "both_wrong": 2}
         return sorted(found, key=lambda one: (order[one.group], -_confidence_of_mistake(one), one.id))
 
@@ -181,7 +181,7 @@ class Comparison:
         )
         return a, b
 
-    def _answers(self, one: Evaluated, rows: NDArray[np.int64]) -> Answers:
+    def _answers(self, one: EvaluationResults, rows: NDArray[np.int64]) -> Answers:
         """The answers of A or B on the labelled common samples, with class numbers over the labels of both."""
         names = {name: number for number, name in enumerate(dict.fromkeys((*self.a.labels, *self.b.labels)))}
         numbers = np.array([names[label] for label in one.labels], dtype=np.int64)
@@ -196,7 +196,7 @@ class Comparison:
         )
 
 
-def _identities(one: Evaluated, other: Evaluated) -> list[tuple[object, ...]]:
+def _identities(one: EvaluationResults, other: EvaluationResults) -> list[tuple[object, ...]]:
     """For each sample of `one` a tuple that is equal for the same sample of `other`.
 
     It has the id and the label, or for different shards the key, the content hash and the label.
@@ -209,5 +209,5 @@ def _identities(one: Evaluated, other: Evaluated) -> list[tuple[object, ...]]:
     return list(zip(one.columns["key"].tolist(), hashes, labels, strict=True))
 
 
-def _confidence_of_mistake(sample: Differing) -> float:
+def _confidence_of_mistake(sample: DifferingSample) -> float:
     return {"only_a": sample.b_score, "only_b": sample.a_score}.get(sample.group, max(sample.a_score, sample.b_score))

@@ -186,7 +186,12 @@ def _pairs(confusion: NDArray[np.int64], names: Sequence[str]) -> Markup | None:
     if not pairs:
         return None
     rows: list[list[Child]] = [
-        [names[pair.true], names[pair.predicted], f"{pair.count} of {pair.of}", f"{pair.count / pair.of:.0%}"]
+        [
+            names[pair.true],
+            names[pair.predicted],
+            f"{pair.count} of {pair.total}",
+            f"{pair.count / pair.total:.0%}",
+        ]
         for pair in pairs
     ]
     title = f"The {len(rows)} most frequent confusions"

@@ -62,7 +62,7 @@ def confused_sentence(confusion: NDArray[np.int64], names: Sequence[str]) -> str
     if not pairs:
         return ""
     pair = pairs[0]
-    return f"{_of(pair.count, pair.of)} of {names[pair.true]} predicted as {names[pair.predicted]}"
+    return f"{_of(pair.count, pair.total)} of {names[pair.true]} predicted as {names[pair.predicted]}"
 
 
 def _of(count: int, total: int) -> str:

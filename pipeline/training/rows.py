@@ -19,4 +19,4 @@ def labelled_rows(index: SampleIndex, split: str) -> RowRuns:
 def training_rows(index: SampleIndex, columns: JoinedColumns | None, keep: Keep) -> RowRuns:
     """The ids of the train split that have a label and are in the ranges of `keep`."""
     rows = labelled_rows(index, "train")
-    return rows if columns is None or not keep else rows.filtered(partial(columns.in_ranges, keep))
+    return rows if columns is None or not keep else rows.filter(partial(columns.in_ranges, keep))

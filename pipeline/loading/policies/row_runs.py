@@ -65,7 +65,7 @@ class RowRuns:
             stops.append(edges[1::2])
         return _merge_adjacent(_concatenate(starts), _concatenate(stops))
 
-    def filtered(self, condition: Callable[[int, int], NDArray[np.bool_]]) -> RowRuns:
+    def filter(self, condition: Callable[[int, int], NDArray[np.bool_]]) -> RowRuns:
         """The ids that also meet a condition, evaluated for a block of rows at a time.
 
         Args:

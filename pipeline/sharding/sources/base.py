@@ -124,16 +124,16 @@ class Collection:
 
 
 @dataclass(frozen=True, slots=True)
-class About:
+class SourceDescription:
     """The description of a source in `tutelage sources`.
 
     Attributes:
-        what: the layout or data set that it reads.
+        reads: the layout or data set.
         needs: its requirements.
         example: the settings of a first run, as KEY=VALUE below `data.source`.
     """
 
-    what: str
+    reads: str
     needs: str
     example: tuple[str, ...] = ()
 
@@ -141,7 +141,7 @@ class About:
 class SourceConfig(Config):
     """A source: its settings, among them a `kind` and a `fingerprint`, and the listing of its items."""
 
-    about: ClassVar[About]
+    about: ClassVar[SourceDescription]
 
     @property
     def holdout_families(self) -> tuple[str, ...]:

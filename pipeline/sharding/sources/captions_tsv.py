@@ -23,7 +23,16 @@ from pipeline.errors import InputError
 from pipeline.progress import Progress
 from pipeline.sharding.format import file_addresses as addresses
 from pipeline.sharding.format.file_addresses import FoundFile
-from pipeline.sharding.sources.base import About, Author, Collection, Credit, Item, Licence, SourceConfig, failing_read
+from pipeline.sharding.sources.base import (
+    Author,
+    Collection,
+    Credit,
+    Item,
+    Licence,
+    SourceConfig,
+    SourceDescription,
+    failing_read,
+)
 from pipeline.sharding.sources.file_type import HEAD_BYTES, refuse_other_type
 from pipeline.sharding.sources.roots import Roots, check_rows, roots_of_table
 
@@ -33,7 +42,7 @@ _CHECKED_LINES = 100
 class CaptionsTsvConfig(SourceConfig):
     """Path of the list, and the order of its columns."""
 
-    about: ClassVar[About] = About(
+    about: ClassVar[SourceDescription] = SourceDescription(
         "a list of captions and image files, like Conceptual Captions",
         "lines CAPTION<TAB>FILE (or FILE<TAB>CAPTION), and the images, local or in S3",
         ("file=train.tsv", "images=photos"),

@@ -23,7 +23,7 @@ from pipeline.errors import InputError, first_line, listed
 from pipeline.progress import Progress
 from pipeline.sharding.format import file_addresses as addresses
 from pipeline.sharding.format.file_addresses import FoundFile
-from pipeline.sharding.sources.base import About, Collection, Credit, Item, SourceConfig, failing_read
+from pipeline.sharding.sources.base import Collection, Credit, Item, SourceConfig, SourceDescription, failing_read
 from pipeline.sharding.sources.file_type import HEAD_BYTES, refuse_other_type
 from pipeline.sharding.sources.foreign_json import parse_json
 from pipeline.sharding.sources.given_split import split_of_name
@@ -36,7 +36,7 @@ _CREATIVE_COMMONS = re.compile(r"creativecommons\.org/licenses/([a-z-]+)/([0-9.]
 class CocoConfig(SourceConfig):
     """Folder of COCO, and the parts to read."""
 
-    about: ClassVar[About] = About(
+    about: ClassVar[SourceDescription] = SourceDescription(
         "COCO captions: every image with its five captions",
         "FOLDER/annotations/captions_*.json, and the images in FOLDER/train2017/ etc.",
         ("folder=coco", "parts='[val2017]'"),

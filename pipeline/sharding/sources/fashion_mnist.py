@@ -25,7 +25,7 @@ from pydantic import Field
 from pipeline.config import digest, unkeyed
 from pipeline.errors import InputError, WorkError, first_line
 from pipeline.progress import Progress
-from pipeline.sharding.sources.base import About, Collection, Credit, Item, SourceConfig
+from pipeline.sharding.sources.base import Collection, Credit, Item, SourceConfig, SourceDescription
 
 DEBIAN_FOLDER = Path("/usr/share/datasets/fashion-mnist")
 LABELS = (
@@ -60,7 +60,7 @@ _FILES = tuple(f"{part}-{kind}-ubyte.gz" for part in _PARTS for kind in ("images
 class FashionMnistConfig(SourceConfig):
     """Folder of Fashion-MNIST, and the number of images to read."""
 
-    about: ClassVar[About] = About(
+    about: ClassVar[SourceDescription] = SourceDescription(
         "Fashion-MNIST: 70,000 greyscale images of clothes in ten classes",
         "Debian's package dataset-fashion-mnist, or one download",
         ("limit=500",),

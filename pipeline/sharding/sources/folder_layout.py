@@ -18,7 +18,7 @@ from pipeline.pixels.extensions import IMAGE_SUFFIXES
 from pipeline.sharding.format.index import SPLITS
 from pipeline.sharding.sources.given_split import split_of_folder
 from pipeline.sharding.sources.image_listing import FolderImages, images_in, sub_folders
-from pipeline.sharding.sources.skipped_files import LOOP, LOOSE, SkipCounter, SkippedFiles
+from pipeline.sharding.sources.skipped_files import IN_NO_CLASS, LOOP, SkipCounter, SkippedFiles
 
 Layout = Literal["auto", "classes", "splits", "table"]
 
@@ -79,7 +79,7 @@ def folder_data(folder: Path, layout: Layout) -> FolderData:
         else:
             tops.append(name)
     for name in images_in(root, skipped, deep=False).names:
-        skipped.add(LOOSE, name)
+        skipped.add(IN_NO_CLASS, name)
     if not tops:
         raise InputError(
             f"{folder}: holds no sub-folder; put the images of each class into one, as {folder.name}/CLASS/a.jpg, or"
@@ -166,7 +166,7 @@ def _classes_of_splits(
         for image in tree.names:
             parts = image.split("/")
             if len(parts) <= depth + 1:
-                skipped.add(LOOSE, image)
+                skipped.add(IN_NO_CLASS, image)
             else:
                 by_class.setdefault(parts[depth], []).append(image)
         found += [ClassFiles(label, split, by_class[label]) for label in sorted(by_class)]

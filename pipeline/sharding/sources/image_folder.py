@@ -21,7 +21,16 @@ from pipeline.config import added, unkeyed
 from pipeline.progress import Progress
 from pipeline.sharding.format import file_addresses as addresses
 from pipeline.sharding.format.valid_text import valid_text
-from pipeline.sharding.sources.base import About, Author, Collection, Credit, Item, Licence, SourceConfig, failing_read
+from pipeline.sharding.sources.base import (
+    Author,
+    Collection,
+    Credit,
+    Item,
+    Licence,
+    SourceConfig,
+    SourceDescription,
+    failing_read,
+)
 from pipeline.sharding.sources.caption_template import CaptionTemplate, caption_of
 from pipeline.sharding.sources.folder_layout import ClassFiles, FolderData, Layout, folder_data
 from pipeline.sharding.sources.folder_table import collect_table, labelled_table, table_fingerprint
@@ -32,7 +41,7 @@ from pipeline.sharding.sources.manifest import ManifestConfig
 class ImageFolderConfig(SourceConfig):
     """Folder of the images, their layout, caption template, licence and author."""
 
-    about: ClassVar[About] = About(
+    about: ClassVar[SourceDescription] = SourceDescription(
         "a folder with one sub-folder per class, optionally within train/, val/ and test/, or with a table of labels",
         "FOLDER/CLASS/*.jpg, FOLDER/train/CLASS/*.jpg or FOLDER/*.jpg with a CSV file, also in other image formats",
         ("folder=photos", "caption='a photo of {a_label}'"),

@@ -24,11 +24,11 @@ from pipeline.config import digest, unkeyed
 from pipeline.errors import InputError
 from pipeline.progress import Progress
 from pipeline.sharding.format import file_addresses as addresses
-from pipeline.sharding.sources.base import About, Collection, Credit, Item, SourceConfig, failing_read
+from pipeline.sharding.sources.base import Collection, Credit, Item, SourceConfig, SourceDescription, failing_read
 from pipeline.sharding.sources.caption_template import CaptionTemplate, caption_of
 from pipeline.sharding.sources.image_listing import BROKEN, FolderImages, images_in, listing_hash, sub_folders
 from pipeline.sharding.sources.imagenet_labels import class_words, find_val_labels, read_val_labels
-from pipeline.sharding.sources.skipped_files import LOOSE, SkipCounter
+from pipeline.sharding.sources.skipped_files import IN_NO_CLASS, SkipCounter
 
 _WNID = re.compile(r"n\d{8}")
 # Folder of the images in the archive of the Kaggle competition.
@@ -38,7 +38,7 @@ _KAGGLE_IMAGES = Path("ILSVRC/Data/CLS-LOC")
 class ImagenetConfig(SourceConfig):
     """Folder of ImageNet, with its label files and class names."""
 
-    about: ClassVar[About] = About(
+    about: ClassVar[SourceDescription] = SourceDescription(
         "ImageNet (ILSVRC 2012): train/ with one folder per WNID, val/ with a file of labels",
         "FOLDER/train/n01440764/*.JPEG; val/ with val.txt, LOC_val_solution.csv or the development kit",
         ("folder=imagenet", "caption='a photo of {a_label}'"),
@@ -186,11 +186,11 @@ def _list_images(images: Path, skipped: SkipCounter) -> Iterator[FolderImages]:
             folders = []
         else:
             for name in loose.names:
-                skipped.add(LOOSE, name)
+                skipped.add(IN_NO_CLASS, name)
         for name in folders:
             found = images_in(str(images / part / name), skipped, prefix=f"{part}/{name}/")
             if _WNID.fullmatch(name):
                 yield found
             else:
                 for image in found.names:
-                    skipped.add(LOOSE, image)
+                    skipped.add(IN_NO_CLASS, image)

@@ -19,7 +19,7 @@ from pipeline.errors import InputError
 from pipeline.progress import Progress
 from pipeline.sharding.format import file_addresses as addresses
 from pipeline.sharding.format.file_addresses import FoundFile
-from pipeline.sharding.sources.base import About, Author, Collection, Licence, SourceConfig, failing_read
+from pipeline.sharding.sources.base import Author, Collection, Licence, SourceConfig, SourceDescription, failing_read
 from pipeline.sharding.sources.labels import read_class_names
 from pipeline.sharding.sources.roots import Roots, check_rows, roots_of_table
 from pipeline.sharding.sources.row_items import (
@@ -40,7 +40,7 @@ _CHECKED_ROWS = 100
 class ManifestConfig(SourceConfig):
     """Path of the table, and the meaning of its columns."""
 
-    about: ClassVar[About] = About(
+    about: ClassVar[SourceDescription] = SourceDescription(
         "a table with one row per image: CSV, TSV, JSON lines or Parquet",
         "a column of image paths (or, in Parquet, image bytes), and one of labels or captions",
         ("manifest=images.csv", "label_column=label", "caption_columns='[caption]'"),

@@ -21,7 +21,7 @@ from pipeline.errors import InputError, listed
 from pipeline.progress import Progress
 from pipeline.sharding.format import file_addresses as addresses
 from pipeline.sharding.format.file_addresses import FoundFile
-from pipeline.sharding.sources.base import About, Author, Collection, Licence, SourceConfig
+from pipeline.sharding.sources.base import Author, Collection, Licence, SourceConfig, SourceDescription
 from pipeline.sharding.sources.row_items import (
     CaptionColumns,
     ColumnRoles,
@@ -39,7 +39,7 @@ _SUFFIXES = (".parquet",)
 class ParquetImagesConfig(SourceConfig):
     """Paths of the Parquet files, and the meaning of their columns."""
 
-    about: ClassVar[About] = About(
+    about: ClassVar[SourceDescription] = SourceDescription(
         "Parquet with embedded images, as written by Hugging Face datasets",
         "*.parquet with a column of image bytes, and one of labels or captions",
         ("files=my-data/data", "caption_columns='[text]'"),

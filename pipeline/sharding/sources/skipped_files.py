@@ -17,7 +17,7 @@ _MAX_NAMES = 20
 _MAX_CHARS = 200  # of a name or a kind
 _MAX_KINDS = 40  # kinds beyond these are counted together
 _KINDS_IN_WORDS = 6
-HIDDEN, LOOSE, BROKEN_LINK = "hidden", "in no class folder", "broken link"
+HIDDEN, IN_NO_CLASS, BROKEN_LINK = "hidden", "in no class folder", "broken link"
 LOOP, SPECIAL = "link to a folder above", "no regular file"
 _OTHER = "other kinds"
 

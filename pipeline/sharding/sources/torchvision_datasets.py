@@ -20,7 +20,7 @@ from pipeline.config import digest, unkeyed
 from pipeline.errors import InputError, UnknownNameError, WorkError, first_line
 from pipeline.progress import Progress
 from pipeline.sharding.format import file_addresses as addresses
-from pipeline.sharding.sources.base import About, Author, Collection, Credit, Item, Licence, SourceConfig
+from pipeline.sharding.sources.base import Author, Collection, Credit, Item, Licence, SourceConfig, SourceDescription
 from pipeline.sharding.sources.caption_template import CaptionTemplate, caption_of
 from pipeline.sharding.sources.labels import sort_labels
 from pipeline.sharding.sources.torchvision_objects import (
@@ -44,7 +44,7 @@ _Split = Literal["train", "val", "test"]
 class TorchvisionConfig(SourceConfig):
     """Class name of a torchvision dataset, and its arguments."""
 
-    about: ClassVar[About] = About(
+    about: ClassVar[SourceDescription] = SourceDescription(
         "any image dataset of torchvision.datasets",
         "one download, or its files in `root`",
         ("dataset=CIFAR10",),

@@ -27,13 +27,13 @@ from pipeline.sharding.format import file_addresses as addresses
 from pipeline.sharding.format.file_addresses import FoundFile
 from pipeline.sharding.format.tar_layout import BLOCK
 from pipeline.sharding.sources.base import (
-    About,
     Author,
     Collection,
     Credit,
     Item,
     Licence,
     SourceConfig,
+    SourceDescription,
     TarPosition,
     failing_read,
 )
@@ -57,7 +57,7 @@ _TARS_AT_ONCE = 8
 class WebdatasetConfig(SourceConfig):
     """Paths of the tars, and the roles of their members."""
 
-    about: ClassVar[About] = About(
+    about: ClassVar[SourceDescription] = SourceDescription(
         "WebDataset tars, of Tutelage or other tools (e.g. img2dataset: .jpg, .txt, .json)",
         "uncompressed *.tar, local or in S3; nothing is extracted",
         ("tars='laion/{00000..00009}.tar'", "licence=CC-BY-4.0"),

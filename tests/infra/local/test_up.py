@@ -144,7 +144,7 @@ def test_the_stack_comes_up_serves_and_goes_without_a_trace(folder, ports, liste
         ours = listeners(process.pid)
         assert {ports.s3, ports.mlflow, ports.prefect, ports.worker, ports.ray} <= {one.port for one in ours}
         assert [one for one in ours if one.beyond_loopback] == []
-        if postgres.installed():
+        if postgres.is_installed():
             assert any(line.startswith("PostgreSQL") and "127.0.0.1" in line for line in said)
             assert not (folder / "prefect" / "prefect.db").exists()
 

@@ -99,7 +99,7 @@ def test_narrowed_runs_hold_the_ids_that_meet_the_condition(seed: int, monkeypat
     rng = np.random.default_rng(seed)
     rows = np.flatnonzero(rng.random(200) < 0.8)
     wanted = rng.random(200) < (0.1, 0.5, 0.95, 0.0, 1.0)[seed]
-    filtered = RowRuns.of_rows(rows).filtered(lambda first, last: wanted[first:last])
+    filtered = RowRuns.of_rows(rows).filter(lambda first, last: wanted[first:last])
     expected = rows[wanted[rows]]
     np.testing.assert_array_equal(filtered.all(), expected)
     assert len(filtered.starts) == len(RowRuns.of_rows(expected).starts)

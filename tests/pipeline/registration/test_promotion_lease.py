@@ -42,7 +42,7 @@ def test_a_dead_holders_lease_ends(storage: Storage) -> None:
     storage.write("leases/model.json", json.dumps({"owner": "gone", "ends": time.time() + 0.3}).encode())
     told: list[bool] = []
     started = time.monotonic()
-    with promotion_lease(storage, "model", waiting=lambda: told.append(True)):
+    with promotion_lease(storage, "model", on_wait=lambda: told.append(True)):
         assert 0.1 < time.monotonic() - started < 5
     assert told == [True]
 

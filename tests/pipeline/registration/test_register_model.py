@@ -86,14 +86,14 @@ def test_only_a_better_model_moves_the_alias_and_says_why(colours: Any) -> None:
     assert (better.summary["version"], better.summary["promoted"]) == (2, True)
     assert "better than the champion: accuracy 1.0000 against 0." in better.summary["reason"]
     assert champion() == 2
-    assert registry.named("models:/colours@challenger").version == 1, "the replaced champion"
+    assert registry.version_of("models:/colours@challenger").version == 1, "the replaced champion"
 
     worse = colours.register(colours.classifier("blue"), **name)
     assert (worse.summary["version"], worse.summary["promoted"]) == (3, False)
     assert worse.summary["champion"] == 2
     assert worse.summary["reason"].startswith("not better than the champion: accuracy 0.")
     assert champion() == 2
-    assert registry.named("models:/colours@challenger").version == 3
+    assert registry.version_of("models:/colours@challenger").version == 3
     assert worse.summary["lookup"] == 'mlflow.pyfunc.load_model("models:/colours/3")'
 
     cards = {one.key: one.path("model_card.md").read_text() for one in (better, worse)}
@@ -261,14 +261,14 @@ print(json.dumps([answer.to_dict("list"), ranked.to_dict("list"), plain.to_dict(
 def test_a_version_is_found_by_its_alias_and_by_its_number(colours: Any, tmp_path: Path) -> None:
     colours.register(colours.classifier(), classifier_name="named")
     registry = Registry.open(colours.store)
-    by_alias, by_number = registry.named("models:/named@champion"), registry.named("models:/named/1")
+    by_alias, by_number = registry.version_of("models:/named@champion"), registry.version_of("models:/named/1")
     assert by_alias == by_number == registry.champion("named")
     assert registry.fetch(by_alias, tmp_path).labels == ("blue", "green", "red")
     for uri in ("models:/named@challenger", "models:/named/7", "models:/nobody/1"):
         with pytest.raises(InputError, match="cannot be looked up"):
-            registry.named(uri)
+            registry.version_of(uri)
     with pytest.raises(InputError, match="write models:/NAME@ALIAS"):
-        registry.named("models:/named")
+        registry.version_of("models:/named")
 
 
 def test_a_version_holds_no_path_of_this_machine_and_no_pickled_code(colours: Any, tmp_path: Path) -> None:

