@@ -14,10 +14,10 @@ def headline(summary: Mapping[str, Any]) -> str:
     if isinstance(text, str) and text:
         return text
     scalars = [(name, value) for name, value in summary.items() if isinstance(value, str | int | float)]
-    return ", ".join(f"{name.replace('_', ' ')} {_shown(name, value)}" for name, value in scalars[:_LIMIT])
+    return ", ".join(f"{name.replace('_', ' ')} {_formatted(name, value)}" for name, value in scalars[:_LIMIT])
 
 
-def _shown(name: str, value: str | float) -> str:
+def _formatted(name: str, value: str | float) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, int):

@@ -38,7 +38,7 @@ class Console(rich.console.Console):
 
     def _render_buffer(self, buffer: Iterable[Segment]) -> str:
         return super()._render_buffer(
-            segment if segment.control else segment._replace(text=_shown(segment.text)) for segment in buffer
+            segment if segment.control else segment._replace(text=_escaped(segment.text)) for segment in buffer
         )
 
 
@@ -47,5 +47,5 @@ def _narrow(columns: str) -> bool:
     return columns.isdigit() and int(columns[:9]) < _LEAST_WIDTH
 
 
-def _shown(text: str) -> str:
+def _escaped(text: str) -> str:
     return text if text.isascii() and text.isprintable() else "\n".join(map(printable, text.split("\n")))

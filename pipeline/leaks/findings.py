@@ -156,10 +156,10 @@ def with_names(pairs: Sequence[Pair], data: Mapping[str, Artifact]) -> list[Pair
         for name, shards in data.items()
     }
 
-    def named(image: ImageRef) -> ImageRef:
+    def with_name(image: ImageRef) -> ImageRef:
         return replace(image, name=names[image.data_set].get(image.row, image.key))
 
-    return [replace(pair, evaluation=named(pair.evaluation), train=named(pair.train)) for pair in pairs]
+    return [replace(pair, evaluation=with_name(pair.evaluation), train=with_name(pair.train)) for pair in pairs]
 
 
 def pair_table(pairs: Sequence[Pair]) -> pa.Table:
