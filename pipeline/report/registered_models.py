@@ -5,15 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from pipeline.artifacts import Artifact
 from pipeline.html.markup import Markup, tag
 from pipeline.report.run_data import RunData
-from pipeline.report.wording import magnitude
+from pipeline.report.wording import display_name, magnitude
 
 
 def registered_models_section(run: RunData) -> Markup | None:
     """A card for each registered model; None if there is none."""
     champions = champions_of(run)
-    cards = [_card(name, artifact.summary, champions) for name, artifact in run.registrations.items()]
+    cards = [
+        _card(name, artifact.summary, champions, model_name(run, artifact))
+        for name, artifact in run.registrations.items()
+    ]
     return tag("div", cards, class_="cards wide") if cards else None
 
 
@@ -45,12 +49,16 @@ def champion_classifier(run: RunData) -> str:
     """Which of the run's classifiers is champion at its end: "student" or "teacher"; "student" if none is."""
     champions = champions_of(run)
     for name, artifact in run.registrations.items():
-        if standing(name, artifact.summary, champions) == "champion":
-            for subject in ("student", "teacher"):
-                model = run.artifacts.get(subject)
-                if model is not None and model.name == artifact.manifest["inputs"].get("model"):
-                    return subject
+        subject = model_name(run, artifact)
+        if subject in ("student", "teacher") and standing(name, artifact.summary, champions) == "champion":
+            return subject
     return "student"
+
+
+def model_name(run: RunData, registration: Artifact) -> str | None:
+    """The name in the run of the registered model, e.g. "student"; None if the model is not an artifact of the run."""
+    model = registration.manifest["inputs"].get("model")
+    return next((name for name, artifact in run.artifacts.items() if artifact.name == model), None)
 
 
 def cost_line(summary: Mapping[str, Any]) -> str:
@@ -63,15 +71,16 @@ def cost_line(summary: Mapping[str, Any]) -> str:
     )
 
 
-def _card(name: str, summary: Mapping[str, Any], champions: Mapping[str, Any]) -> Markup:
+def _card(name: str, summary: Mapping[str, Any], champions: Mapping[str, Any], model: str | None) -> Markup:
     version = f" version {summary['version']}" if "version" in summary else ""
+    subject = f", {display_name(model)}" if model is not None else ""
     role = standing(name, summary, champions)
     lookup, champion = summary.get("lookup"), champions[registered_name(name, summary)]
     return tag(
         "div",
         tag(
             "h3",
-            f"{registered_name(name, summary)}{version}",
+            f"{registered_name(name, summary)}{version}{subject}",
             tag("span", role, class_="pill good" if role == "champion" else "pill hold"),
         ),
         tag("p", _sentence(str(summary["reason"]))) if summary.get("reason") else None,

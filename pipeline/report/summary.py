@@ -8,7 +8,7 @@ from pipeline.artifacts import Artifact
 from pipeline.headline import headline
 from pipeline.html.markdown import table, text
 from pipeline.report.comparisons import teacher_against_baseline
-from pipeline.report.registered_models import champions_of, cost_line, registered_name, standing
+from pipeline.report.registered_models import champions_of, cost_line, model_name, registered_name, standing
 from pipeline.report.results import accuracy_rows
 from pipeline.report.run_data import RunData, read_run
 from pipeline.report.wording import display_name, duration, percent, short_key
@@ -29,8 +29,10 @@ def report_markdown(inputs: Mapping[str, Artifact], title: str = "Tutelage run")
         version = f" version {summary['version']}" if "version" in summary else ""
         reason = f": {text(str(summary['reason']))}" if summary.get("reason") else ""
         role = standing(name, summary, champions)
+        model = model_name(run, artifact)
+        subject = f", {display_name(model)}" if model is not None else ""
         cost = cost_line(summary)
-        lines += [f"**{text(registered_name(name, summary))}{version}, {role}**{reason}", ""]
+        lines += [f"**{text(registered_name(name, summary))}{version}{subject}, {role}**{reason}", ""]
         lines += [f"{cost}.", ""] if cost else []
         lines += [f"{text(str(summary['against_teacher']))}.", ""] if summary.get("against_teacher") else []
         if summary.get("lookup") and not role.startswith("replaced"):

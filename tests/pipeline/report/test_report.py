@@ -213,6 +213,8 @@ def test_the_confusions_and_suspected_labels_of_the_champion_are_expanded(
     run = read_run(inputs)
     for section in (confusion_section(run), mistakes_section(run, Gallery(run.shards), 6)):
         assert re.findall("<h3>(.+?)</h3>", str(section)) == [champion.capitalize()]
+    cards = "".join(read(str(registered_models_section(run))).texts)
+    assert ("pets version 1, student" in cards, "pets version 2, teacher" in cards) == (True, True)
 
 
 def test_student_is_compared_with_its_teacher_on_the_same_images(html: str) -> None:
