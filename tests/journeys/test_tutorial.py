@@ -28,6 +28,8 @@ SMALL = " ".join(
     for model in ("teacher", "student")
     for setting in ("training.epochs=1", "image_size=64", "runner.runner=process")
 )
+# Under pytest-xdist COLUMNS is set, to which tables are wrapped also without a terminal.
+UNSET = ("TUTELAGE_STORE", "MLFLOW_TRACKING_URI", "COLUMNS")
 NEW_PHOTOS = """
 from pathlib import Path
 from PIL import Image
@@ -69,7 +71,7 @@ class Tutorial:
 def tutorial(prefect_home: Callable[[Path], Path], tmp_path_factory: pytest.TempPathFactory) -> Tutorial:
     folder = tmp_path_factory.mktemp("tutorial")
     prefect_home(folder / ".tutelage" / "services" / "prefect")
-    env = {name: value for name, value in os.environ.items() if name not in ("TUTELAGE_STORE", "MLFLOW_TRACKING_URI")}
+    env = {name: value for name, value in os.environ.items() if name not in UNSET}
     env["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), env["PATH"]])
     page = blocks(PAGE)
     # Step 1 installs; tests/journeys/test_up.py does what follows `tutelage up`.
