@@ -51,15 +51,12 @@ class EarlyStopping:
         self.without_gain, self.weights = int(state["without_gain"]), weights
 
     def note(self, step: int, total: int) -> str | None:
-        """A sentence for a training that ended after `step` of `total`, or that exports its initial weights; else None.
-
-        None: it ran to its last step, and made its weights better.
-        """
-        weights = (
-            f"the weights of step {self.best_step:,} (val accuracy {self.best:.1%})"
-            if self.best_step > 0
-            else f"the initial weights (val accuracy {self.best:.1%}), than which no later ones were better,"
-        )
+        """A sentence if a training ended after `step` of `total`, or exports its initial weights; else None."""
+        exported = f"the weights of step {self.best_step:,} (val accuracy {self.best:.1%}) are exported"
+        if self.best_step == 0:
+            exported = (
+                f"no later weights were better than the initial ones (val accuracy {self.best:.1%}), which are exported"
+            )
         if step < total:
-            return f"stopped early at step {step:,} of {total:,}: patience={self.patience}; {weights} are exported"
-        return None if self.best_step > 0 else f"{weights} are exported"
+            return f"stopped early at step {step:,} of {total:,}: patience={self.patience}; {exported}"
+        return exported if self.best_step == 0 else None

@@ -241,7 +241,7 @@ def test_a_training_that_makes_its_initial_weights_worse_exports_them() -> None:
     initial = {name: value.clone() for name, value in network().state_dict().items()}
     result = train(config(steps=40, patience=3), evaluate=Accuracies((0.6, 0.3, 0.6, 0.5)))
     assert (result.steps, result.best_step) == (12, 0)
-    initial_weights = "the initial weights (val accuracy 60.0%), than which no later ones were better, are exported"
+    initial_weights = "no later weights were better than the initial ones (val accuracy 60.0%), which are exported"
     assert result.notes == (f"stopped early at step 12 of 40: patience=3; {initial_weights}",)
     assert train(config(steps=4, patience=3), evaluate=Accuracies((0.6, 0.3))).notes == (initial_weights,)
     exported = result.model.state_dict()
