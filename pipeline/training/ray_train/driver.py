@@ -19,6 +19,7 @@ from pipeline.ray_cluster.folder import parent_folder
 from pipeline.ray_cluster.session import Session, last_line, shutdown, start
 from pipeline.training.interruption import StoppedError
 from pipeline.training.placement import worker_resources
+from pipeline.training.ray_train.allocator import allocator_variables
 from pipeline.training.ray_train.worker import train_on_worker
 
 if TYPE_CHECKING:
@@ -179,6 +180,8 @@ def _fit(
             name="ray",
             storage_path=str(scratch.resolve()),
             failure_config=FailureConfig(max_failures=0, controller_failure_limit=_GROUP_START_ATTEMPTS),  # type: ignore[call-arg]
+            # On GPUs, the activations are not in the host's memory.
+            worker_runtime_env={} if "GPU" in resources else {"env_vars": allocator_variables()},
         ),
     )
     ended: list[BaseException | None] = []

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -108,6 +110,31 @@ def test_an_error_in_a_worker_is_one_line_and_is_not_tried_again(
         ray_train.run(recipe, RunnerConfig(cpus_per_worker=1), location, reporter, tmp_path)
     assert "\n" not in str(caught.value)
     assert "Traceback" in (tmp_path / "worker.log").read_text()
+
+
+@dataclass(frozen=True)
+class RepeatedAllocation(ClassificationRecipe):
+    """Allocates and frees a large tensor again and again, and fails with the number of pages that the kernel gave."""
+
+    def build(self, device: torch.device, rank: int, world: int) -> Any:
+        torch.ones(16 << 20)
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        for _ in range(10):
+            torch.ones(16 << 20)
+        raise WorkError(f"pages: {resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before}")
+
+
+@pytest.mark.ray
+def test_a_worker_keeps_freed_memory_for_the_next_step(
+    store: ArtifactStore, small_config: BuildConfig, tmp_path: Path
+) -> None:
+    recipe = RepeatedAllocation(small_config(), store.storage.url, "shard-dataset/0")
+    reporter = DriverReporter(lambda **said: None, None, StopRequest())
+    location = CheckpointLocation(store.storage.url, "work/x")
+    with pytest.raises(WorkError, match="pages: ") as caught:
+        ray_train.run(recipe, RunnerConfig(cpus_per_worker=1), location, reporter, tmp_path)
+    pages = int(str(caught.value).rpartition(" ")[2])
+    assert pages < 3 * (64 << 20) // resource.getpagesize(), "freed memory was returned to the kernel"
 
 
 @pytest.mark.ray
