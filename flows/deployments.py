@@ -60,13 +60,13 @@ DEPLOYMENTS = (
     Deployment("distill-student"),
     Deployment("pretrain-clip"),
     Deployment("register-model", limit=1),
-    # After midnight in Europe and before work starts in America; a nightly run waits for the previous one.
+    # 02:00 UTC is night in Europe and evening in America; a nightly run waits for the previous one.
     Deployment("lifecycle", name="nightly", cron="0 2 * * *", limit=1),
 )
 
 
 def prefect_yaml() -> dict[str, Any]:
-    """The content of prefect.yaml. Without a pull step, Prefect runs flows in the folder of their deployment."""
+    """The content of prefect.yaml. Without a pull step, Prefect runs a flow in the folder it was deployed from."""
     return {"name": "tutelage", "deployments": [deployment.plain() for deployment in DEPLOYMENTS]}
 
 

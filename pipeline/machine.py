@@ -52,5 +52,5 @@ def gpu_memory_bytes() -> list[int]:
 
 def has_nvidia_gpu() -> bool:
     """Whether the kernel shows an NVIDIA GPU, seen by PyTorch or not."""
-    # A container may have any of the GPUs; WSL shows them as /dev/dxg.
+    # A container may have only /dev/nvidia3, so any number counts; WSL shows its GPUs as /dev/dxg.
     return Path("/dev/dxg").exists() or any(path.name[6:].isdigit() for path in Path("/dev").glob("nvidia*"))

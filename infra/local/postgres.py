@@ -99,7 +99,7 @@ def _create(folder: Path, data: Path) -> None:
 
 
 def _as_user() -> list[str]:
-    # The command prefix that runs a program as the user `postgres`; empty unless this process runs as root.
+    """The command prefix that runs a program as the user `postgres`; empty unless this process runs as root."""
     if os.geteuid() != 0:
         return []
     return ["setpriv", "--reuid=postgres", "--regid=postgres", "--init-groups", "--"]

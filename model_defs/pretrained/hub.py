@@ -89,7 +89,7 @@ class HubSource:
         if owner == "timm" and (card := timm_normalisation(name)) is not None:
             return card
         if download.offline is not None:
-            self.locate()  # raises a different error if there is no copy
+            self.locate()  # raises an error of its own if the cache has no weights either
             if not all(map(download.is_known_to_be_absent, stated_normalisation.FILES)):
                 raise ModelError(
                     f"hf:{self.repo}: the hub cannot be reached ({download.offline}), and the copy in {download.cache}"

@@ -56,7 +56,7 @@ def distillation_loss(label_loss: Tensor, student: Tensor, teacher: Tensor, conf
 
     Args:
         label_loss: scalar, of the head that is trained on the label.
-        student: logits [B, K] of the head that is trained on the teacher; for soft and hard the same head.
+        student: logits [B, K] of the head that is trained on the teacher; with the methods soft and hard the only head.
         teacher: logits [B, K].
     """
     soft = config.method == "soft" or (config.method == "token" and config.token_target == "soft")

@@ -32,9 +32,8 @@ def explain_by_texts(
         shown = torch.arange(len(texts)) if request.prompts else order[:_TEXTS_SHOWN]
         maps = patch_text_similarity(model, pixels[None], tokens[shown])[0]
         low, high = maps.min(), maps.max()
-        # The picture that is drawn below each map, at its own size and enlarged.
         base = to_picture(image)
-        large = enlarge(base)
+        large = enlarge(base)  # over which the maps are drawn
         panels = [Panel("image", base)] + [
             Panel(f"{texts[text]}   {row[text]:.2f}", overlay(large, ((heat - low) / (high - low + 1e-12)).numpy()))
             for text, heat in zip(shown.tolist(), maps, strict=True)

@@ -1,4 +1,4 @@
-"""Local storage: a folder. Writes are atomic by rename; conditional writes use a file lock."""
+"""Local storage: a folder. A hard link creates an object; a rename under a file lock replaces one."""
 
 from __future__ import annotations
 
@@ -123,6 +123,7 @@ class LocalStorage:
         return self._full_path(path)
 
     def publish(self, folder: Path, path: str, manifest: dict[str, object]) -> bool:
+        # "root": the files lie next to the manifest.
         (folder / _MANIFEST).write_text(json.dumps({**manifest, "root": ""}, indent=1, sort_keys=True))
         # The files must be on the disk before the rename makes them visible.
         for item in [*folder.rglob("*"), folder]:

@@ -181,7 +181,7 @@ def _first_pass(
 def _items(
     file: FoundFile, columns: ColumnRoles, path_columns: tuple[str, ...], image_of: Callable[[Row], RowImage]
 ) -> Iterator[Item]:
-    """The items of a table's rows, in their order; a row with a problem is quarantined with the first one."""
+    """The items of a table's rows, in their order; a row is quarantined with the first of its problems."""
     of_file = split_of_name(file.name) if columns.split_by_name else None
     for row in rows_of(file, (*columns.names, *path_columns)):
         problem = row.problem

@@ -84,7 +84,7 @@ def _notes(card: Mapping[str, Any]) -> list[str]:
 
 
 def _lead(card: Mapping[str, Any]) -> str:
-    families = len(card["per_source"])
+    families = len(card["per_source"])  # one entry per family
     by = f", in {families} families" if families > 1 else ""
     text = (
         f"{counted(card['samples'], 'image')} of {counted(card['content_groups'], 'content group')}{by}, "
