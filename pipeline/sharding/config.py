@@ -55,9 +55,8 @@ class ShardingConfig(Config):
     )
     trust_names: bool = added(
         False,
-        description="With a base, for files whose modification time is unknown (e.g. objects in S3 that a table names). "
-        "true: an image is unchanged if its name, label and captions are. false: read each one and "
-        "compare its hash.",
+        description="With a base, for files whose modification time is unknown (e.g. objects in S3 named in a table). "
+        "true: an image is unchanged if its name, label and captions are. false: read each one and compare its hash.",
     )
     runner: RunnerName = unkeyed(
         "threads",
