@@ -11,6 +11,7 @@ import socket
 import subprocess
 import sys
 import threading
+import uuid
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
-from infra.local.servers import Server, free_port, prefect_server
+from infra.local.servers import Keys, Server, free_port, prefect_server, weed_mini
 
 # Before any test module imports torch, Prefect, MLflow or Ray: they read these when imported.
 os.environ.update(
@@ -46,6 +47,45 @@ def own_store(tmp_path: object, monkeypatch: pytest.MonkeyPatch) -> None:
     """
     monkeypatch.setenv("TUTELAGE_STORE", f"{tmp_path}/store")
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+
+
+@dataclass(frozen=True)
+class S3Server:
+    """The server's address and credentials."""
+
+    url: str
+    bucket: str
+    keys: Keys
+
+    @property
+    def env(self) -> dict[str, str]:
+        """The environment variables that boto3 needs to reach it, in this or another process."""
+        return {
+            "AWS_ENDPOINT_URL": self.url,
+            "AWS_ACCESS_KEY_ID": self.keys.access,
+            "AWS_SECRET_ACCESS_KEY": self.keys.secret,
+            "AWS_DEFAULT_REGION": "us-east-1",
+            "AWS_EC2_METADATA_DISABLED": "true",
+        }
+
+
+@pytest.fixture(scope="session")
+def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+    """SeaweedFS with one empty bucket."""
+    keys = Keys("tester", uuid.uuid4().hex)
+    bucket = "tutelage-tests"
+    with weed_mini(tmp_path_factory.mktemp("weed"), keys, buckets=[bucket]) as server:
+        yield S3Server(server.url, bucket, keys)
+
+
+@pytest.fixture
+def s3_url(s3_server: S3Server, monkeypatch: pytest.MonkeyPatch) -> str:
+    """An empty s3:// store, to which this process's environment points."""
+    for name in [name for name in os.environ if name.startswith("AWS_")]:
+        monkeypatch.delenv(name)
+    for name, value in s3_server.env.items():
+        monkeypatch.setenv(name, value)
+    return f"s3://{s3_server.bucket}/{uuid.uuid4().hex}"
 
 
 @pytest.fixture(scope="session")

@@ -145,7 +145,7 @@ def _plain(findings: _Findings) -> dict[str, Any]:
 
 
 def _print(findings: _Findings) -> None:
-    from pipeline.report.comparison_rows import data_sentence, measure_rows
+    from pipeline.report.comparison_rows import NO_INTERVAL, NO_INTERVAL_NOTE, data_sentence, measure_rows
 
     comparison, console = findings.comparison, Console()
     for letter, argument, one in zip("AB", findings.arguments, (comparison.a, comparison.b), strict=True):
@@ -162,13 +162,16 @@ def _print(findings: _Findings) -> None:
     table.add_column("", no_wrap=True)
     for heading in ("A", "B", "B - A"):
         table.add_column(heading, justify="right", no_wrap=True)
-    for row in measure_rows(comparison, findings.costs):
+    rows = measure_rows(comparison, findings.costs)
+    for row in rows:
         a, b = (
             f"{value} ({interval})" if interval else value
             for value, interval in ((row.a, row.a_interval), (row.b, row.b_interval))
         )
         table.add_row(row.name, a, b, row.difference)
     console.print(table)
+    if any(NO_INTERVAL in (row.a_interval, row.b_interval) for row in rows):
+        console.print(Text(NO_INTERVAL_NOTE, "dim"), soft_wrap=True)
     if findings.configs:
         console.print()
         _print_configs(findings.configs, console)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 from flows.cli.artifact_commands import commit_time
@@ -13,6 +14,8 @@ EVALUATE, REPORT = "evaluate", "run-report"
 _REGISTRATION = "register-model"
 _CLASSIFIER_REGISTRATIONS = ("classifier-registration", "teacher-registration")
 _SUFFIX = "-evaluation"
+_REPORT_FILE = re.compile(rf"(?:.*/)?artifacts/({REPORT}/[0-9a-f]+)/(?:.*/)?report\.html")
+"""The path of a report as a run prints it: in a folder, in a bucket, or of its copy in the cache."""
 
 
 @dataclass(frozen=True)
@@ -33,17 +36,20 @@ class Side:
 def evaluations_of(a: str, b: str, store: ArtifactStore) -> tuple[Artifact, Artifact]:
     """An evaluation of A and one of B: the latest pair on the same shards and split.
 
-    If there is none and neither argument names a model, the two evaluations that the arguments name.
+    If there is none and neither argument names a model, the two evaluations that the arguments name. Of a run, that of
+    the model that it promoted; of a run that promoted none, that of the model with the same name in the other run, so
+    that a student is not compared with a teacher.
 
     Args:
-        a, b: run-report/KEY (with :NAME for another model than the registered classifier), evaluate/KEY, an artifact of
+        a, b: run-report/KEY (with :NAME for another model than the promoted classifier), evaluate/KEY, an artifact of
             a model, models:/NAME@ALIAS or models:/NAME/VERSION, or the folder of an exported model.
     Raises:
         InputError: an argument names nothing, both name the same, or a model was not evaluated on the data of the
             other; then the message has the command that evaluates it.
     """
     evaluations = sorted(store.list(EVALUATE), key=commit_time, reverse=True)
-    sides = _side(a, evaluations, store), _side(b, evaluations, store)
+    models = _promoted_model(a, store), _promoted_model(b, store)
+    sides = _side(a, evaluations, store, models[0] or models[1]), _side(b, evaluations, store, models[1] or models[0])
     if set(sides[0].models) & set(sides[1].models):
         raise InputError(f"{a} and {b} are the same model, {sides[0].models[0]}; give two")
     alike = [
@@ -59,33 +65,59 @@ def evaluations_of(a: str, b: str, store: ArtifactStore) -> tuple[Artifact, Arti
     raise InputError(_missing_evaluation_line(sides, store))
 
 
-def _side(argument: str, evaluations: list[Artifact], store: ArtifactStore) -> Side:
-    reference = argument.removesuffix("/report.html").removeprefix(f"{store.storage.url}/artifacts/")
-    reference, _, name = reference.partition(":")
+def _side(argument: str, evaluations: list[Artifact], store: ArtifactStore, default_model: str | None) -> Side:
+    """
+    Args:
+        default_model: the model of a run for which the argument names none, e.g. "student"; None: the first that it has
+            of student and teacher.
+    """
+    reference, name = _reference(argument, store)
     stage = reference.partition("/")[0]
     if stage == EVALUATE and not name:
         return Side(argument, (store.resolve(reference),))
     if stage == REPORT:
-        return Side(argument, (_of_run(argument, store.resolve(reference), name, store),))
+        return Side(argument, (_of_run(argument, store.resolve(reference), name, default_model, store),))
     models = names_of_model(argument, store)
     return Side(argument, tuple(one for one in evaluations if one.manifest["inputs"].get("model") in models), models)
 
 
-def _of_run(argument: str, report: Artifact, name: str, store: ArtifactStore) -> Artifact:
-    """The evaluation of a run's model `name`; of the classifier that it promoted last, if no name is given."""
-    inputs = report.manifest["inputs"]
-    known = {key.removesuffix(_SUFFIX): value for key, value in inputs.items() if key.endswith(_SUFFIX)}
+def _reference(argument: str, store: ArtifactStore) -> tuple[str, str]:
+    """STAGE/KEY of an argument, from the path or the URL of an artifact too, and NAME if it ends with :NAME."""
+    report = _REPORT_FILE.fullmatch(argument)
+    if report is not None:
+        return report[1], ""
+    reference, _, name = argument.removeprefix(f"{store.storage.url}/artifacts/").partition(":")
+    return reference, name
+
+
+def _of_run(argument: str, report: Artifact, name: str, default_model: str | None, store: ArtifactStore) -> Artifact:
+    """The evaluation of a run's model `name`; without a name, see `_side`."""
+    known = _evaluations_of_run(report)
     if not known:
         raise InputError(f"{argument}: this run has evaluated no model; give a run of the lifecycle")
     if name and name not in known:
         raise UnknownNameError(f"model of {report.name}", name, known)
-    if name:
-        return store.get(known[name])
-    registrations = [store.find(value) for key, value in inputs.items() if key in _CLASSIFIER_REGISTRATIONS]
-    ordered = sorted(filter(None, registrations), key=lambda one: (bool(one.summary.get("promoted")), commit_time(one)))
-    if ordered:
-        return store.get(ordered[-1].manifest["inputs"]["evaluation"])
-    return store.get(next((known[one] for one in ("student", "teacher") if one in known), next(iter(known.values()))))
+    order = (name, default_model, "student", "teacher", *known)
+    return store.get(next(known[one] for one in order if one in known))
+
+
+def _evaluations_of_run(report: Artifact) -> dict[str, str]:
+    """STAGE/KEY of the evaluation of each model of a run, by the model's name, e.g. "student"."""
+    inputs = report.manifest["inputs"]
+    return {key.removesuffix(_SUFFIX): value for key, value in inputs.items() if key.endswith(_SUFFIX)}
+
+
+def _promoted_model(argument: str, store: ArtifactStore) -> str | None:
+    """The name of the classifier that a run promoted last; None if it promoted none, or the argument is no run."""
+    reference, _ = _reference(argument, store)
+    if reference.partition("/")[0] != REPORT:
+        return None
+    report = store.resolve(reference)
+    inputs = report.manifest["inputs"]
+    registrations = [store.find(inputs[key]) for key in _CLASSIFIER_REGISTRATIONS if key in inputs]
+    promoted = [one for one in registrations if one is not None and one.summary.get("promoted")]
+    evaluation = max(promoted, key=commit_time).manifest["inputs"]["evaluation"] if promoted else None
+    return next((name for name, value in _evaluations_of_run(report).items() if value == evaluation), None)
 
 
 def _evaluation_data(evaluation: Artifact) -> tuple[str, str]:

@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 
 from pipeline.counter_rng import generator
 
+_ROUNDING = 1e-9  # Sums of equal numbers differ by less.
+
 
 def bootstrap_intervals(
     measure: Callable[[NDArray[np.int64]], Sequence[float]],
@@ -18,8 +20,11 @@ def bootstrap_intervals(
     seed: int = 0,
     resamples: int = 400,
     confidence: float = 0.95,
-) -> list[tuple[float, float]]:
+) -> list[tuple[float, float] | None]:
     """Intervals of measures in [0, 1]: each value plus and minus a multiple of its bootstrap standard error.
+
+    None for a measure that is the same in every resample, as a macro F1 of 1 is: the samples do not show how much it
+    would differ for others, and an interval without width would claim that it does not.
 
     The percentiles of the resamples would not do: repeated samples raise a calibration error and lower a macro F1, so
     that the value itself could be outside. The same samples and seed give the same resamples: those of two models are
@@ -38,4 +43,8 @@ def bootstrap_intervals(
     )
     half_widths = NormalDist().inv_cdf(0.5 + confidence / 2.0) * values.std(axis=0, ddof=1)
     lows, highs = np.maximum(0.0, centre - half_widths), np.minimum(1.0, centre + half_widths)
-    return list(zip(lows.tolist(), highs.tolist(), strict=True))
+    varies = np.ptp(values, axis=0) > _ROUNDING
+    return [
+        (low, high) if different else None
+        for low, high, different in zip(lows.tolist(), highs.tolist(), varies.tolist(), strict=True)
+    ]

@@ -41,12 +41,18 @@ def score_difference(test: BootstrapResult, samples: int, score: str, first: str
         samples: number of images.
         score: name of the score, e.g. "mean reciprocal rank".
     """
+    if test.low == test.difference == test.high == 0:
+        images = counted(samples, "image")
+        return f"No difference can be shown: {first} and {second} have the same {score} on each of {images}"
     low, high = _in_direction(test.difference, test.low, test.high)
-    direction = "higher" if test.difference > 0 else "lower"
-    sentence = (
-        f"{first}'s {score} is {abs(test.difference):.3f} {direction} than {second}'s (95% interval "
-        f"{_signed(low, 3)} to {_signed(high, 3)}, {p_value(test.p_value)}, on {counted(samples, 'image')})"
+    evidence = (
+        f"(95% interval {_signed(low, 3)} to {_signed(high, 3)}, {p_value(test.p_value)}, on "
+        f"{counted(samples, 'image')})"
     )
+    if test.difference == 0:
+        return f"No difference can be shown: {first} and {second} have the same {score} {evidence}"
+    direction = "higher" if test.difference > 0 else "lower"
+    sentence = f"{first}'s {score} is {abs(test.difference):.3f} {direction} than {second}'s {evidence}"
     return sentence if test.p_value <= MAX_P_VALUE else f"No difference can be shown: {sentence}"
 
 

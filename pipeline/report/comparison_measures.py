@@ -1,6 +1,6 @@
 """The measures of two models on the same samples, each with its 95% interval.
 
-The interval of a fraction of the samples is Wilson's; the others are by the bootstrap.
+The interval of a fraction of the samples and of the balanced accuracy is Wilson's; the others are by the bootstrap.
 """
 
 from __future__ import annotations
@@ -15,11 +15,14 @@ from numpy.typing import NDArray
 from pipeline.evaluation.bootstrap import bootstrap_intervals
 from pipeline.evaluation.metrics import (
     balanced_accuracy,
+    balanced_accuracy_interval,
     confusion_matrix,
     expected_calibration_error,
     macro_f1,
     wilson_interval,
 )
+
+Interval = tuple[float, float]
 
 SCORE = "mean reciprocal rank of retrieval"
 
@@ -29,14 +32,14 @@ class Measure:
     """A measure of both models on the common samples.
 
     Attributes:
-        a_interval, b_interval: 95% intervals.
+        a_interval, b_interval: 95% intervals; None: the samples do not show one (see `bootstrap_intervals`).
     """
 
     name: str
     a: float
     b: float
-    a_interval: tuple[float, float]
-    b_interval: tuple[float, float]
+    a_interval: Interval | None
+    b_interval: Interval | None
 
     @property
     def difference(self) -> float:
@@ -63,11 +66,14 @@ class Answers:
     ranks: NDArray[np.int64]
     num_classes: int
 
-    def bootstrapped(self, rows: NDArray[np.int64]) -> tuple[float, float, float]:
-        """Balanced accuracy, macro F1 and calibration error on some of the samples."""
-        confusion = confusion_matrix(self.labels[rows], self.predicted[rows], self.num_classes)
+    def confusion(self, rows: NDArray[np.int64] | slice = slice(None)) -> NDArray[np.int64]:
+        """[K, K] the confusion matrix of some of the samples; default: of all."""
+        return confusion_matrix(self.labels[rows], self.predicted[rows], self.num_classes)
+
+    def bootstrapped(self, rows: NDArray[np.int64]) -> tuple[float, float]:
+        """Macro F1 and calibration error on some of the samples."""
         calibration = expected_calibration_error(self.confidence[rows], self.correct[rows])
-        return balanced_accuracy(confusion), macro_f1(confusion), calibration
+        return macro_f1(self.confusion(rows)), calibration
 
 
 def classifier_measures(a: Answers, b: Answers, *, top_5: bool) -> list[Measure]:
@@ -79,9 +85,17 @@ def classifier_measures(a: Answers, b: Answers, *, top_5: bool) -> list[Measure]
     rows = np.arange(len(a.labels))
     values = zip(a.bootstrapped(rows), b.bootstrapped(rows), strict=True)
     intervals = zip(*(bootstrap_intervals(one.bootstrapped, len(rows)) for one in (a, b)), strict=True)
-    names = ("balanced accuracy", "macro F1", "calibration error")
-    balanced, f1, calibration = (
-        Measure(name, *value, *interval) for name, value, interval in zip(names, values, intervals, strict=True)
+    f1, calibration = (
+        Measure(name, *value, *interval)
+        for name, value, interval in zip(("macro F1", "calibration error"), values, intervals, strict=True)
+    )
+    first, second = a.confusion(), b.confusion()
+    balanced = Measure(
+        "balanced accuracy",
+        balanced_accuracy(first),
+        balanced_accuracy(second),
+        balanced_accuracy_interval(first),
+        balanced_accuracy_interval(second),
     )
     measures = [_fraction("accuracy", a.correct, b.correct), balanced, f1]
     if top_5:
@@ -118,5 +132,5 @@ def _fraction(name: str, a: NDArray[np.bool_], b: NDArray[np.bool_]) -> Measure:
     return Measure(name, *values, *(_wilson(value, len(a)) for value in values))
 
 
-def _wilson(fraction: float, samples: float) -> tuple[float, float]:
+def _wilson(fraction: float, samples: float) -> Interval:
     return wilson_interval(round(fraction * samples), int(samples))

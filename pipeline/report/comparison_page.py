@@ -62,9 +62,10 @@ def _measures(comparison: Comparison, costs: Costs | None) -> Markup:
     if test is not None:
         note = tag(
             "p",
-            "Below each value: its own 95% interval, Wilson's for a fraction of the images, else by the bootstrap. For "
-            "the difference, see the sentence above. It uses McNemar's exact test on the same images: only B is right "
-            f"on {test.only_first:,}, only A on {test.only_second:,}.",
+            "Below each value: its own 95% interval, Wilson's for accuracies and recalls (balanced accuracy: with "
+            "the effective number of images), else by the bootstrap. A measure that is the same in every resample of "
+            "these images has none. For the difference, see the sentence above. It uses McNemar's exact test on the "
+            f"same images: only B is right on {test.only_first:,}, only A on {test.only_second:,}.",
             class_="note",
         )
     return join(table(["", "A", "B", "B − A"], rows, numeric=frozenset({1, 2, 3})), note)

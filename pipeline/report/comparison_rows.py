@@ -12,13 +12,16 @@ from pipeline.report.wording import magnitude, percent, points
 
 Costs = tuple[dict[str, float], dict[str, float]]
 
+NO_INTERVAL = "no interval"
+NO_INTERVAL_NOTE = "no interval: the measure is the same in every resample of these images"
+
 
 @dataclass(frozen=True, slots=True)
 class MeasureRow:
     """A row of the comparison table, as text.
 
     Attributes:
-        a_interval, b_interval: e.g. "54.3% to 59.8%"; "" for a cost.
+        a_interval, b_interval: e.g. "54.3% to 59.8%", or `NO_INTERVAL`; "" for a cost.
     """
 
     name: str
@@ -59,9 +62,10 @@ def data_sentence(comparison: Comparison) -> str:
 
 def _measure_row(measure: Measure) -> MeasureRow:
     is_score = measure.name == SCORE
+    form = "{:.3f} to {:.3f}" if is_score else "{:.1%} to {:.1%}"
     intervals = (
-        f"{low:.3f} to {high:.3f}" if is_score else f"{low:.1%} to {high:.1%}"
-        for low, high in (measure.a_interval, measure.b_interval)
+        NO_INTERVAL if interval is None else form.format(*interval)
+        for interval in (measure.a_interval, measure.b_interval)
     )
     if is_score:
         return MeasureRow(

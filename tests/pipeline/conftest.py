@@ -1,57 +1,29 @@
-"""A real S3 server, started once per session, and a proxy that simulates a faulty connection to it."""
+"""A proxy in front of the S3 server, which simulates a faulty connection to it."""
 
 from __future__ import annotations
 
 import contextlib
 import http.client
-import os
 import random
 import socket
 import struct
 import threading
 import time
-import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 import pytest
 
-from infra.local.servers import Keys, weed_mini
+if TYPE_CHECKING:
+    from tests.conftest import S3Server
 
-BUCKET = "tutelage-tests"
+
 Serving = Callable[[type[BaseHTTPRequestHandler]], AbstractContextManager[str]]
-
-
-@dataclass(frozen=True)
-class S3Server:
-    """The server's address and credentials."""
-
-    url: str
-    bucket: str
-    keys: Keys
-
-    @property
-    def env(self) -> dict[str, str]:
-        """The environment variables that boto3 needs to reach it, in this or another process."""
-        return {
-            "AWS_ENDPOINT_URL": self.url,
-            "AWS_ACCESS_KEY_ID": self.keys.access,
-            "AWS_SECRET_ACCESS_KEY": self.keys.secret,
-            "AWS_DEFAULT_REGION": "us-east-1",
-            "AWS_EC2_METADATA_DISABLED": "true",
-        }
-
-
-@pytest.fixture(scope="session")
-def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
-    """SeaweedFS with one empty bucket."""
-    keys = Keys("tester", uuid.uuid4().hex)
-    with weed_mini(tmp_path_factory.mktemp("weed"), keys, buckets=[BUCKET]) as server:
-        yield S3Server(server.url, BUCKET, keys)
 
 
 @dataclass
@@ -191,13 +163,3 @@ def bad_line(bad_line_server: BadLine, s3_url: str, monkeypatch: pytest.MonkeyPa
     bad_line_server.share = 0.0
     bad_line_server.done.clear()
     bad_line_server.requests = 0
-
-
-@pytest.fixture
-def s3_url(s3_server: S3Server, monkeypatch: pytest.MonkeyPatch) -> str:
-    """An empty s3:// store, to which this process's environment points."""
-    for name in [name for name in os.environ if name.startswith("AWS_")]:
-        monkeypatch.delenv(name)
-    for name, value in s3_server.env.items():
-        monkeypatch.setenv(name, value)
-    return f"s3://{s3_server.bucket}/{uuid.uuid4().hex}"

@@ -10,7 +10,9 @@ import pytest
 from PIL import Image
 
 from flows.cli.app import main
+from flows.cli.compared import evaluations_of
 from pipeline.artifacts import Artifact, ArtifactStore
+from pipeline.errors import InputError
 from pipeline.report.config_differences import config_differences
 from pipeline.stage import run_stage
 from tests.one_answer import AnswerConfig, OneAnswer
@@ -22,6 +24,10 @@ def models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Artifact, A
     monkeypatch.setenv("TUTELAGE_STORE", str(tmp_path / "store"))
     monkeypatch.chdir(tmp_path)
     add_pictures(tmp_path / "photos", red=9, blue=3)
+    return models_in_store()
+
+
+def models_in_store() -> tuple[Artifact, Artifact]:
     red, blue = (
         run_stage(OneAnswer(), AnswerConfig(answer=answer), {}, store=ArtifactStore.open())
         for answer in ("red", "blue")
@@ -67,10 +73,15 @@ def test_two_models_are_compared_on_the_same_images(
     assert found["tests"]["accuracy"]["p_value"] == pytest.approx(2 * (1 + 12 + 66 + 220) / 2**12)
     assert found["measures"][0]["name"] == "accuracy"
     assert (found["measures"][0]["a"], found["measures"][0]["b"]) == (0.75, 0.25)
+    # Of 9 and 3 images; the effective number is 4 / (1/9 + 1/3) = 9. Wilson's interval of a half of 9 is 0.5 plus and
+    # minus 1.96 sqrt(9 / 4 + 0.96) / 12.84 = 0.273.
+    assert [line.split()[2:9] for line in printed.splitlines() if line.startswith("balanced")] == [
+        ["50.0%", "(22.7%", "to", "77.3%)", "50.0%", "(22.7%", "to"]
+    ]
     for measure in found["measures"]:
         for side in "ab":
             low, high = measure[f"{side}_interval"]
-            assert 0 <= low <= measure[side] <= high <= 1
+            assert 0 <= low < measure[side] < high <= 1
     assert found["configs"] == [{"key": "answer", "a": "red", "b": "blue"}]
     assert [one["group"] for one in found["differing"]] == ["only_b"] * 3 + ["only_a"] * 9
     assert found["a"]["cost"]["parameters"] == found["b"]["cost"]["parameters"] > 1000
@@ -142,3 +153,49 @@ def test_settings_of_inputs_are_compared_and_removed_ones_named(models: tuple[Ar
     store.remove(models[1].name)
     (found,) = config_differences(a.name, b.name, store)
     assert (found.key, found.b) == ("teacher.artifact", f"{models[1].name} (removed)")
+
+
+def test_a_run_that_promoted_no_model_is_compared_by_the_model_of_the_other(
+    models: tuple[Artifact, Artifact], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    red, blue = (evaluate(capsys, model)["evaluation"] for model in models)
+    promoted = commit("register-model", "0a", {"evaluation": red}, promoted=True)
+    refused = [commit("register-model", key, {"evaluation": name}) for key, name in (("0b", blue), ("0c", red))]
+    first = commit(
+        "run-report",
+        "0d",
+        {"teacher-evaluation": red, "student-evaluation": blue, "teacher-registration": promoted},
+    )
+    second = commit(
+        "run-report",
+        "0e",
+        {"teacher-evaluation": blue, "student-evaluation": red}
+        | dict(zip(("classifier-registration", "teacher-registration"), refused, strict=True)),
+    )
+    assert [one.name for one in evaluations_of(first, second, ArtifactStore.open())] == [red, blue]
+    report = f"{tmp_path}/.cache/fetched/artifacts/{second}/attempt-1/report.html"
+    assert [one.name for one in evaluations_of(report, first, ArtifactStore.open())] == [blue, red]
+    with pytest.raises(InputError, match="are the same evaluation"):
+        evaluations_of(f"{first}:student", second, ArtifactStore.open())
+
+
+def commit(stage: str, key: str, inputs: dict[str, str], **summary: Any) -> str:
+    folder = ArtifactStore.open().local / "empty"
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "file").touch()
+    about: dict[str, Any] = {"config": {}, "seconds": 1.0, "origin": {"tutelage": "test"}}
+    return ArtifactStore.open().commit(stage, key, folder, inputs=inputs, summary=summary, **about).name
+
+
+@pytest.mark.servers
+def test_evaluations_in_s3_are_compared_as_in_a_folder(
+    s3_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("TUTELAGE_STORE", s3_url)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)
+    add_pictures(tmp_path / "photos", red=9, blue=3)
+    evaluations = [evaluate(capsys, model)["evaluation"] for model in models_in_store()]
+    assert main(["compare", *(f"{s3_url}/artifacts/{name}" for name in evaluations), "--out", "page.html"]) == 0
+    assert "p = 0.15, on 12 images)." in capsys.readouterr().out
+    assert (tmp_path / "page.html").read_text().count("data:image/") == 12

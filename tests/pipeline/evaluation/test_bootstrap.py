@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from pipeline.evaluation.bootstrap import bootstrap_intervals
-from pipeline.evaluation.metrics import expected_calibration_error
+from pipeline.evaluation.metrics import expected_calibration_error, macro_f1
 
 
 def test_the_interval_of_a_mean_is_that_of_its_standard_error() -> None:
@@ -35,3 +35,22 @@ def test_measures_share_their_resamples_and_bounds() -> None:
     assert second[0] == 0.0
     assert second[1] == pytest.approx(1 - first[0])
     assert bootstrap_intervals(lambda rows: (scores[rows].mean(),), 4)[0] == pytest.approx(first)
+
+
+def test_a_measure_that_no_resample_changes_has_no_interval() -> None:
+    scores = np.full(30, 0.1)
+    all_right = np.ones(30, dtype=bool)
+    changing = np.arange(30) / 30
+
+    def measure(rows: np.ndarray) -> tuple[float, ...]:
+        perfect = macro_f1(np.diag([len(rows) - 1, 1]))
+        return (
+            perfect,
+            expected_calibration_error(scores[rows], all_right[rows]),
+            scores[rows].mean(),
+            changing[rows].mean(),
+        )
+
+    f1, calibration, mean, other = bootstrap_intervals(measure, 30)
+    assert (f1, calibration, mean) == (None, None, None)
+    assert other is not None

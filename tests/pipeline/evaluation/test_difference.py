@@ -26,4 +26,6 @@ def test_nothing_is_claimed_without_evidence() -> None:
     said = accuracy_difference(mcnemar(outcomes(7, 3), outcomes(7, 3)), "B", "A")
     assert said.startswith("No difference can be shown: B and A are equally accurate (")
     said = score_difference(paired_bootstrap([0.5, 1.0], [0.5, 1.0]), 2, "score", "B", "A")
-    assert said.startswith("No difference can be shown: B's score is 0.000 lower than A's")
+    assert said == "No difference can be shown: B and A have the same score on each of 2 images"
+    said = score_difference(paired_bootstrap([0.5, 0.0], [0.0, 0.5]), 2, "score", "B", "A")
+    assert said.startswith("No difference can be shown: B and A have the same score (95% interval ")

@@ -10,6 +10,7 @@ from sklearn import metrics as reference
 
 from pipeline.evaluation.metrics import (
     balanced_accuracy,
+    balanced_accuracy_interval,
     chance_accuracy,
     confusion_matrix,
     expected_calibration_error,
@@ -105,6 +106,32 @@ def test_wilson_bounds_are_where_the_score_test_just_accepts(case: tuple[int, in
         if 0.0 < bound < 1.0:
             z = (share - bound) / np.sqrt(bound * (1 - bound) / samples)
             assert abs(z) == pytest.approx(1.959964, rel=1e-5)
+
+
+def test_balanced_accuracy_of_equal_classes_has_the_interval_of_the_accuracy() -> None:
+    confusion = np.array([[6, 4], [1, 9]])
+    assert balanced_accuracy_interval(confusion) == pytest.approx(wilson_interval(15, 20))
+
+
+def test_balanced_accuracy_of_a_constant_prediction_has_an_interval_of_some_width() -> None:
+    sizes = np.array([5, 20, 10, 0])
+    confusion = np.zeros((4, 4), dtype=np.int64)
+    confusion[:, 1] = sizes
+    low, high = balanced_accuracy_interval(confusion)
+    effective = 9 / (1 / 5 + 1 / 20 + 1 / 10)  # 25.7 of 35
+    assert (low, high) == pytest.approx(wilson_interval(effective / 3, effective))
+    assert (round(low, 3), round(high, 3)) == (0.184, 0.526)
+
+
+def test_balanced_accuracy_of_many_small_classes_is_in_its_interval_as_often_as_stated() -> None:
+    rng = np.random.default_rng(0)
+    right = rng.binomial(2, 0.9, size=(500, 50))
+    within = 0
+    for row in right:
+        confusion = np.diag(row) + np.roll(np.diag(2 - row), 1, axis=1)
+        low, high = balanced_accuracy_interval(confusion)
+        within += low <= 0.9 <= high
+    assert 0.9 < within / 500 < 0.98  # Of the normal interval it is 0.82.
 
 
 def test_measuring_nothing_is_refused() -> None:
