@@ -16,6 +16,7 @@ from pipeline.service_url import without_credentials
 # Some renderers do not support a backslash before < and &, so these become HTML entities.
 _SPECIAL = re.compile(r"[\\`*_{}\[\]#!|~$]")
 _ENTITIES = {"&": "&amp;", "<": "&lt;", ">": "&gt;"}
+# A start of the line that makes it a list item or definition, or the line above it a heading.
 _LIST = re.compile(r"^(?=[-+=:])|(?<=^[0-9])(?=[.)]( |$))")
 _WEB_URL = re.compile(r"https?://[A-Za-z0-9.\-]+(:\d+)?(/[A-Za-z0-9._~!$&'()*+,;=:@%/?#\-]*)?")
 
@@ -42,7 +43,7 @@ def table(head: Sequence[str], rows: Sequence[Sequence[Any]], *, right: Sequence
     """The lines of a table; cells are texts, numbers (with thousands separators), or `Cell`s, which are Markdown.
 
     Args:
-        right: columns that are right-aligned; none by default.
+        right: for each column, whether it is right-aligned; columns beyond its end are not.
     """
     rule = ["---:" if column < len(right) and right[column] else "---" for column in range(len(head))]
     cells = [[_cell(cell) for cell in row] for row in rows]
@@ -57,5 +58,5 @@ class Cell(str):
 
 def _cell(value: Any) -> str:
     if isinstance(value, Cell):
-        return value.replace("|", "%7C")
+        return value.replace("|", "%7C")  # A | would end the cell; a cell's Markdown is a link.
     return f"{value:,}" if isinstance(value, int) else text(value)

@@ -107,7 +107,7 @@ class RegistrySource:
             temporary_copy = folder.with_name(f".{folder.name}.{uuid.uuid4().hex}")
             registry, version = find_version(self.store, self.uri)
             try:
-                # A model that Tutelage did not register is not an ExportedModel, but its files are fetched.
+                # `fetch` downloads the files of a model that Tutelage did not register, and then raises DamagedError.
                 with suppress(DamagedError):
                     registry.fetch(version, temporary_copy)
                 _move_unless_present(temporary_copy, folder)

@@ -77,7 +77,7 @@ class SplitFinding:
     unreadable: int
 
     def share(self, kind: str) -> float:
-        """The fraction of all images of the split."""
+        """The fraction of the split's images that were found with this kind."""
         return self.found[kind] / self.images
 
 

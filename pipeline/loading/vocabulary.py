@@ -1,8 +1,8 @@
 """CLIP's vocabulary, as plain data for `bpe.py`.
 
-clip_merges.txt.gz holds the lines that CLIP reads of the file bpe_simple_vocab_16e6.txt.gz of github.com/openai/CLIP,
-its first 48,895 of 262,145 (MIT, see clip_merges.LICENSE): a header, then the two symbols of each merge. A
-non-printable byte is written as a character from U+0100 on, and "</w>" ends a word.
+clip_merges.txt.gz holds the first 48,895 of the 262,145 lines of bpe_simple_vocab_16e6.txt.gz from
+github.com/openai/CLIP, the only ones that CLIP reads (MIT, see clip_merges.LICENSE): a header, then the two symbols of
+each merge. A non-printable byte is written as a character from U+0100 on, and "</w>" ends a word.
 """
 
 from __future__ import annotations
@@ -60,8 +60,8 @@ def _classes(compiled: CompiledTokenizer) -> dict[str, str]:
     def first(text: str) -> int:
         return int(compiled.encode(text)[0])
 
-    # A word ends before a number, but a letter continues the word "a" and a sign the word "!"; a token at the end of a
-    # word differs from the same characters inside it, so the first token shows which.
+    # A word is a run of letters, one number, or a run of signs. "a" and "!" have one token at the end of a word and
+    # another inside it, so the first token shows whether a character continues the word "a" (a letter) or "!" (a sign).
     letter_ends, sign_ends = first("a"), first("!")
     letters, numbers, spaces = [], [], []
     for code in (code for plane in _PLANES for code in range(plane << 16, (plane + 1) << 16)):

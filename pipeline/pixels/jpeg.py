@@ -6,7 +6,7 @@ smaller height in the frame header. For an intact file it then reports that byte
 prove that the file is intact, because libjpeg-turbo reports stray bytes before decoding in the same words. So the
 header must be free of such bytes, and the last row of the result must have been written.
 
-Measured, 400x357, one thread, us: simplejpeg 550, Pillow 680, torchvision 600.
+Measured, 400x357, one thread: simplejpeg 550 us, Pillow 680 us, torchvision 600 us.
 """
 
 from __future__ import annotations

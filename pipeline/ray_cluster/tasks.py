@@ -23,10 +23,11 @@ def check_tasks() -> None:
     """Checks that tasks can run; starts nothing.
 
     Raises:
-        InputError: no usable cluster answers at RAY_ADDRESS, or it has no CPU.
+        InputError: no usable cluster answers at RAY_ADDRESS, or it has no CPU; without RAY_ADDRESS, Ray cannot start
+            on this machine.
     """
     if cluster_address() is None:
-        parent_folder()
+        parent_folder()  # Raises InputError if there is no folder for Ray's sockets.
     elif not any(node.get("CPU", 0) >= 1 for node in check_cluster()):
         raise InputError(
             f"RAY_ADDRESS={cluster_address()}: no machine of the cluster has a CPU for tasks; "

@@ -109,7 +109,7 @@ def _check_labels(config: ShardingConfig, collection: Collection) -> None:
         return  # Checked by `check_source`.
     sizes = LabelSizes(config.split)
     for _ in sizes.count(collection.items()):
-        pass
+        pass  # `count` counts each item that it yields.
     sizes.check(collection.label_names)
 
 

@@ -19,7 +19,8 @@ def parameter_groups(
     Parameters without a gradient are excluded, so frozen layers need no optimiser state.
 
     Args:
-        layer_decay: makes such groups for each layer, the head's first, each with its `lr_scale`.
+        layer_decay: if given, each layer has its own such groups, the head's first, with `lr_scale`
+            layer_decay**depth (see `layer_depths`).
     """
     depths = {} if layer_decay is None else layer_depths(model)
     members: dict[tuple[int, bool], list[nn.Parameter]] = {}

@@ -3,6 +3,8 @@
 Live samples are those of the source now: samples reused from the base, and new ones. Within a split the reused samples
 come first, in their order, then the new ones. The numbers of labels, groups and taxonomy nodes are those of the base;
 new labels, groups and nodes get the next numbers.
+
+The listing's column "row" is not a row of the listing: it is the id of the item's sample in the index, -1 for none.
 """
 
 from __future__ import annotations

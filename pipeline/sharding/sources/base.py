@@ -1,6 +1,6 @@
 """The interface of a source: a Config with a `kind` of its own, which checks its settings and lists items.
 
-Listing is cheap and lazy; an item's image is read (or drawn) later, in any thread or process, by calling
+Listing is cheap and lazy; an item's image is read (or rendered) later, in any thread or process, by calling
 `read`. Items should be read in their order: then a source of large files (e.g. tars) reads each file once.
 """
 

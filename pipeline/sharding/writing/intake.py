@@ -147,7 +147,7 @@ def read_chunk(intake: Intake, chunk: Chunk, *, stop: Stop = not_stopping) -> Ch
                 raise StoppedEarlyError
             builder.add(item, number)
             if len(builder.unreadable) > intake.max_unreadable:
-                # This fails the whole run, so nothing is written.
+                # This fails the whole run, so the chunk's table is not written.
                 return builder.result(number + 1, chunk.digest)
         result = builder.result(len(chunk.items), chunk.digest)
     write_table(intake.scratch, chunk.number, builder.columns, result)

@@ -98,7 +98,7 @@ def machines() -> list[dict[str, float]]:
     """
     if cluster_address() is not None:
         return check_cluster()
-    parent_folder()
+    parent_folder()  # Raises InputError if there is no folder for Ray's sockets.
     return [{"CPU": float(os.cpu_count() or 1), "GPU": float(_local_gpus())}]
 
 
