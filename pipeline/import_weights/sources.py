@@ -121,7 +121,7 @@ class RegistrySource:
         )
         if len(found) != 1:
             raise InputError(
-                f"{self.uri}: holds {len(found)} files of safetensors weights, not one; give the one you mean, below"
+                f"{self.uri}: holds {len(found) or 'no'} .safetensors files, one is wanted; give the file, below"
                 f" {folder}"
             )
         return found[0]

@@ -120,14 +120,14 @@ def find_leaks(
     near_matches.prune()
     matches: dict[int, list[Match]] = {}
     counts: dict[int, int] = {}
-    of_picture = near_matches.by_picture()
+    matches_of_picture = near_matches.by_picture()
     for picture in np.union1d(np.flatnonzero(twin_of >= 0), near_matches.pictures()).tolist():
         twin = int(twin_of[picture])
         equal = train_pictures.rows_of(twin) if twin >= 0 else np.empty(0, dtype=np.int64)
         for row in evaluation_pictures.rows_of(picture).tolist():
             counts[row] = len(equal) + int(near_matches.counts[picture])
             found = _equal_matches(train, evaluation, row, equal, listed)
-            for other, bits, near_difference in of_picture.get(picture, ()):
+            for other, bits, near_difference in matches_of_picture.get(picture, ()):
                 more = train_pictures.rows_of(other)[: max(listed - len(found), 0)].tolist()
                 found += [Match(Kind.NEAR, row, train_row, bits, near_difference) for train_row in more]
             matches[row] = found

@@ -62,7 +62,7 @@ def _classes(compiled: CompiledTokenizer) -> dict[str, str]:
 
     # A word is a run of letters, one number, or a run of signs. "a" and "!" have one token at the end of a word and
     # another inside it, so the first token shows whether a character continues the word "a" (a letter) or "!" (a sign).
-    letter_ends, sign_ends = first("a"), first("!")
+    letter_alone, sign_alone = first("a"), first("!")
     letters, numbers, spaces = [], [], []
     for code in (code for plane in _PLANES for code in range(plane << 16, (plane + 1) << 16)):
         if 0xD800 <= code < 0xE000:
@@ -70,9 +70,9 @@ def _classes(compiled: CompiledTokenizer) -> dict[str, str]:
         character = chr(code)
         if not compiled.encode(character):
             spaces.append(code)
-        elif first("a" + character) != letter_ends:
+        elif first("a" + character) != letter_alone:
             letters.append(code)
-        elif first("!" + character) == sign_ends:
+        elif first("!" + character) == sign_alone:
             numbers.append(code)
     return {"letters": _ranges(letters), "numbers": _ranges(numbers), "spaces": _ranges(spaces)}
 

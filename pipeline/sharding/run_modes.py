@@ -37,7 +37,7 @@ from pipeline.sharding.writing.scratch import Scratch
 from pipeline.sharding.writing.shards import index_pieces, write_shards
 from pipeline.stage import NothingNew, Workspace
 
-Image = Callable[[int], bytes]
+ReadImage = Callable[[int], bytes]
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,20 +62,20 @@ class ShardingResult:
     equal_sets: Sequence[EqualSet] = ()
     rare_classes: Mapping[str, int] = field(default_factory=dict)
 
-    def image(self, work: Workspace) -> Image:
+    def image_reader(self, work: Workspace) -> ReadImage:
         """A function from a sample's id to its encoded image."""
         new = partial(encoded_image, self.index, work.output)
         if self.base is None:
             return new
         index, locations = self.index, ShardLocations(self.base.artifact, self.index.shard_names)
 
-        def image(id: int) -> bytes:
+        def read_image(id: int) -> bytes:
             shard = int(index.shards[id])
             if is_own(index.shard_names[shard]):
                 return new(id)
             return locations.read(shard, int(index.offsets[id]), int(index.lengths[id]))
 
-        return image
+        return read_image
 
 
 def write_all(config: ShardingConfig, collection: Collection, intake: Intake, work: Workspace) -> ShardingResult:

@@ -67,7 +67,7 @@ class ShardDataset:
         base = Base(inputs["base"]) if "base" in inputs else None
         if base is not None:
             check_base(config, base)
-            if base.is_of(config):
+            if base.is_up_to_date(config):
                 raise NothingNew(base.artifact)
         config.check_source(work.store)
         collection = with_normalised_labels(config.source.collect(downloads_folder(work.store), work.progress))
@@ -126,10 +126,10 @@ def _write_card(
     index.write_names(work.output)
     _write_quarantine(work.output / "quarantine.parquet", unreadable)
     write_recipe(work.output, config, collection.title)
-    image = result.image(work)
-    page = card_page(card, index, image, equal=result.equal_sets, unreadable=unreadable, config=config)
+    read_image = result.image_reader(work)
+    page = card_page(card, index, read_image, equal=result.equal_sets, unreadable=unreadable, config=config)
     (work.output / "data_card.html").write_text(page, encoding="utf-8")
-    contact_sheet(index, image, collection.title).save(work.output / "contact_sheet.png", optimize=True)
+    contact_sheet(index, read_image, collection.title).save(work.output / "contact_sheet.png", optimize=True)
     size = sum(path.stat().st_size for path in work.output.glob("shards/*"))
     summary = {
         "samples": len(index),

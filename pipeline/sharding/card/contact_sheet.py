@@ -28,11 +28,11 @@ _MAX_CANDIDATES = 400  # of a split
 _CELLS_OF_SPLIT = {"train": 7, "val": 2, "test": 3}
 
 
-def contact_sheet(index: SampleIndex, image: Callable[[int], bytes], title: str) -> Image.Image:
+def contact_sheet(index: SampleIndex, read_image: Callable[[int], bytes], title: str) -> Image.Image:
     """Draws the sheet.
 
     Args:
-        image: the encoded image of a sample, by its id.
+        read_image: returns the encoded image of a sample, by its id.
     """
     rows = [(name, np.flatnonzero(index.labels == number)) for number, name in enumerate(index.label_names)]
     rows = rows[:_MAX_LABELS]
@@ -51,7 +51,7 @@ def contact_sheet(index: SampleIndex, image: Callable[[int], bytes], title: str)
         y = _HEADER + (number % height) * (_CELL + _ROW_GAP)
         _draw_name(draw, name, len(ids), x, y)
         for cell, id in enumerate(choose_ids(index, ids, _CELLS_OF_SPLIT)):
-            picture = Image.fromarray(decode(image(id)))
+            picture = Image.fromarray(decode(read_image(id)))
             _draw_sample(sheet, draw, picture, SPLITS[index.splits[id]], x + _NAME_WIDTH + cell * (_CELL + _GAP), y)
     return sheet
 

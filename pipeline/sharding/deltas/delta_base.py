@@ -43,7 +43,7 @@ class Base:
     def index(self) -> SampleIndex:
         return SampleIndex.open(self.artifact)
 
-    def is_of(self, config: ShardingConfig) -> bool:
+    def is_up_to_date(self, config: ShardingConfig) -> bool:
         """Whether the source is unchanged since the base was created."""
         return bool(self.recipe["fingerprint"] == config.source.fingerprint)
 

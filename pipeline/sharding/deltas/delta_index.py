@@ -24,7 +24,6 @@ from pipeline.sharding.deltas.items_table import ROW_GROUP, chunk_listings, ids_
 from pipeline.sharding.deltas.items_table import SCHEMA as LISTING_SCHEMA
 from pipeline.sharding.format.index import SPLITS, SampleIndex, replace_columns
 from pipeline.sharding.format.shard_locations import qualified_name
-from pipeline.sharding.writing.duplicates import DROPPED
 from pipeline.sharding.writing.numbering import Numbering, number_nodes, numbers_of
 from pipeline.sharding.writing.plan import Plan
 from pipeline.sharding.writing.scratch import Scratch
@@ -95,8 +94,9 @@ def delta_index(scratch: Scratch, delta: Delta, plan: Plan, numbering: Numbering
 
     def new_pieces(split: int) -> Iterator[pa.Table]:
         """Yields the new samples of a split, shard by shard; a shard contains samples of one split."""
-        of_shard = plan.splits[plan.edges[:-1]]
-        return index_pieces(scratch, [plan.shard_names[shard] for shard in np.flatnonzero(of_shard == split).tolist()])
+        split_of_shard = plan.splits[plan.edges[:-1]]
+        shards = np.flatnonzero(split_of_shard == split).tolist()
+        return index_pieces(scratch, [plan.shard_names[shard] for shard in shards])
 
     return SampleIndex.assemble(
         chain.from_iterable(chain(reused_pieces(split), new_pieces(split)) for split in range(len(SPLITS))),
@@ -169,7 +169,7 @@ def _groups(delta: Delta, plan: Plan) -> NDArray[np.int32]:
     base_hashes, first = np.unique(numbers["group_hash"][stored], return_index=True)
     number_of = delta.base.index.groups[numbers["row"][stored[first]]]
     hashes, first, hash_of_row = np.unique(delta.columns.group_hash[plan.rows], return_index=True, return_inverse=True)
-    groups = np.full(len(hashes), DROPPED, dtype=np.int32)
+    groups = np.empty(len(hashes), dtype=np.int32)
     found = np.searchsorted(base_hashes, hashes)
     known = found < len(base_hashes)
     known[known] = base_hashes[found[known]] == hashes[known]

@@ -182,7 +182,7 @@ def _items(
     file: FoundFile, columns: ColumnRoles, path_columns: tuple[str, ...], image_of: Callable[[Row], RowImage]
 ) -> Iterator[Item]:
     """The items of a table's rows, in their order; a row is quarantined with the first of its problems."""
-    of_file = split_of_name(file.name) if columns.split_by_name else None
+    split_of_file = split_of_name(file.name) if columns.split_by_name else None
     for row in rows_of(file, (*columns.names, *path_columns)):
         problem = row.problem
         name, stamp = f"{file.name}, row {row.number}", None
@@ -214,7 +214,7 @@ def _items(
             taxonomy=() if label is None else (label,),
             family=columns.family,
             licence=columns.licence,
-            split=given_split(str(word)) if word is not None else of_file,
+            split=given_split(str(word)) if word is not None else split_of_file,
             stamp=stamp,
         )
 

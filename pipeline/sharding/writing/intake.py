@@ -261,7 +261,7 @@ def _read(item: Item, config: ImagesConfig, *, with_difference_hash: bool) -> En
     except OSError as error:
         raise UnreadableError(f"cannot be read ({error.strerror or decoding_reason(error)})", 0) from None
     except ValueError as error:
-        raise UnreadableError(f"cannot be drawn ({decoding_reason(error)})", 0) from None
+        raise UnreadableError(f"cannot be rendered ({decoding_reason(error)})", 0) from None
     try:
         return prepare_image_in_subprocess(data, config, with_difference_hash=with_difference_hash)
     except UnreadableError as error:

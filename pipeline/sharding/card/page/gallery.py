@@ -23,12 +23,12 @@ class Gallery:
     """Pictures of an artifact that is being written.
 
     Args:
-        image: the encoded image of a sample, by its id.
+        read_image: returns the encoded image of a sample, by its id.
     """
 
-    def __init__(self, index: SampleIndex, image: Callable[[int], bytes]) -> None:
+    def __init__(self, index: SampleIndex, read_image: Callable[[int], bytes]) -> None:
         self._index = index
-        self._image = image
+        self._read_image = read_image
         self._uris: dict[int, str | None] = {}
 
     def read(self, ids: Iterable[int]) -> None:
@@ -51,7 +51,7 @@ class Gallery:
         return tag("img", src=uri, alt=f"{index.key(id)}, {name}", title=tooltip, class_=f"pic {split}")
 
     def _create(self, id: int) -> str | None:
-        return picture_uri(self._image(id), max_px=_MAX_PX, max_bytes=_MAX_BYTES)
+        return picture_uri(self._read_image(id), max_px=_MAX_PX, max_bytes=_MAX_BYTES)
 
 
 def by_hash(index: SampleIndex, ids: NDArray[np.int64]) -> NDArray[np.int64]:

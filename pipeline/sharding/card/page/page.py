@@ -27,7 +27,7 @@ from pipeline.sharding.writing.chunks import Unreadable
 def card_page(
     card: Mapping[str, Any],
     index: SampleIndex,
-    image: Callable[[int], bytes],
+    read_image: Callable[[int], bytes],
     *,
     equal: Sequence[EqualSet],
     unreadable: Sequence[Unreadable],
@@ -37,12 +37,12 @@ def card_page(
 
     Args:
         card: the content of data_card.json.
-        image: the encoded image of a sample, by its id.
+        read_image: returns the encoded image of a sample, by its id.
         equal: sets of equal images to show.
         unreadable: the unreadable items of this run.
         config: the config of the stage.
     """
-    gallery = Gallery(index, image)
+    gallery = Gallery(index, read_image)
     class_pictures, caption_examples = ClassPictures(index), CaptionExamples(index)
     gallery.read(
         [

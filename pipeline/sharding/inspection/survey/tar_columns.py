@@ -130,10 +130,10 @@ def _equal_codes(
     _, inverse, counts = np.unique(lengths, return_inverse=True, return_counts=True)
     rows = np.flatnonzero(counts[inverse] > 1)
     known: dict[str, int] = {}
-    of_tar = np.array(builder.tars, dtype=np.int32)[rows]
-    for number in np.unique(of_tar).tolist():
+    tar_of_row = np.array(builder.tars, dtype=np.int32)[rows]
+    for number in np.unique(tar_of_row).tolist():
         with open_tar(tars[number]) as read:
-            for row in rows[of_tar == number].tolist():
+            for row in rows[tar_of_row == number].tolist():
                 hashed = content_hash(read(builder.offsets[row], builder.lengths[row]))
                 codes[row] = known.setdefault(hashed, len(known))
         progress(step=number + 1, total=len(tars), note="comparing images of equal length")
