@@ -164,6 +164,8 @@ def photos() -> LifecycleParameters:
             split=SplitConfig(val_share=0.1, test_share=0.2),
             # Crops of 224 pixels need no larger images, and each epoch decodes every image.
             images=ImagesConfig(max_side=1024),
+            # Of the few photos of a small folder, 1% is none: a run would stop at the first half-copied file.
+            max_unreadable_share=0.1,
         ),
         # Folders contain bursts and frames of films; with more of them than this, accuracy measures memorization.
         leaks=LeakCheckConfig(max_pixels_share=0.01, max_near_share=0.1),
