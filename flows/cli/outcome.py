@@ -151,8 +151,10 @@ def print_outcome(outcome: Outcome, console: Console, *, ok: bool) -> None:
 def _data_lines(data: Mapping[str, Any]) -> list[str]:
     lines = [f"{data['stage']}: {note}" for note in data.get("notes", ())]
     if "passed_over" in data:
-        skipped = SkippedFiles(data["passed_over"]["per_kind"], tuple(data["passed_over"]["first"]))
+        skipped = SkippedFiles.of_json(data["passed_over"])
         first = ", ".join(skipped.names[:_MAX_NAMES])
         more = ", ..." if skipped.count > _MAX_NAMES else ""
         lines.append(f"{data['stage']}: skipped {skipped.in_words()} ({first}{more})")
+        if skipped.unread_photos:
+            lines.append(f"{data['stage']}: {skipped.unread_photos}")
     return lines

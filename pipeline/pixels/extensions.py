@@ -33,3 +33,14 @@ OTHER_SUFFIXES = frozenset(
     }
 )
 """A file with one of these is not an image, and is not opened."""
+
+RAW_SUFFIXES = frozenset(
+    {
+        *(".dng", ".nef", ".nrw", ".arw", ".srf", ".sr2", ".cr2", ".cr3", ".crw", ".orf", ".rw2", ".raf", ".pef"),
+        *(".srw", ".rwl", ".iiq", ".3fr", ".erf", ".kdc", ".mrw", ".x3f"),
+    }
+)
+"""A raw file of a camera. Most begin as a TIFF, whose first page is a thumbnail: it must not be read as the photo."""
+
+HEIF_SUFFIXES = frozenset({".heic", ".heif", ".hif"})
+"""A photo in a format that is not read, if its content is not that of another format."""

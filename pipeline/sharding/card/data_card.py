@@ -14,6 +14,7 @@ from pipeline.html.markdown import Cell, code, link, table, text
 from pipeline.service_url import without_credentials
 from pipeline.sharding.format.index import SPLITS, SampleIndex
 from pipeline.sharding.sources.base import Collection
+from pipeline.sharding.sources.skipped_files import SkippedFiles
 from pipeline.sharding.writing.chunks import ChunkResult, Unreadable
 from pipeline.sharding.writing.plan import Plan
 
@@ -254,7 +255,11 @@ def _skipped_lines(skipped: Mapping[str, Any]) -> list[str]:
         return []
     kinds = ", ".join(f"{count:,} {text(kind)}" for kind, count in skipped["per_kind"].items())
     first = ", ".join(map(text, skipped["first"]))
-    return [f"- skipped in the source, because they are not images of a supported format: {kinds} (the first: {first})"]
+    photos = SkippedFiles.of_json(skipped).unread_photos
+    return [
+        f"- skipped in the source, because they are not images of a supported format: {kinds} (the first: {first})",
+        *([f"  - {text(photos)}"] if photos else []),
+    ]
 
 
 def _counts_text(counts: dict[str, int]) -> str:

@@ -41,6 +41,8 @@ _COMPRESSED = (
     (b"\x28\xb5\x2f\xfd", "zstd"),
     (b"\x04\x22\x4d\x18", "lz4"),
 )
+# The brands of HEIF with HEVC inside, as phones write it; "mif1" and "msf1" are those of any HEIF.
+_HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs", b"mif1", b"msf1")
 _BZIP2 = re.compile(rb"BZh[1-9]1AY&SY")  # A text may begin with "BZh9" alone.
 _WEB_PAGE = (b"<!doctype html", b"<html", b"<head", b"<script")
 
@@ -69,6 +71,8 @@ def file_type(head: bytes) -> str | None:
         return "an error message in XML, as S3 sends it: fetch the file again"
     if _is_wide(head):
         return "text in UTF-16: save it as UTF-8"
+    if head[4:8] == b"ftyp" and format_of(head) is None:
+        return "a HEIC photo: convert it to JPEG" if head[8:12] in _HEIF_BRANDS else "a video"
     # A table may begin with "BM" or "P1" too.
     image = format_of(head) if b"\0" in head else None
     return None if image is None else f"an image ({image})"

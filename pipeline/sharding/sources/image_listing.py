@@ -14,7 +14,7 @@ from functools import lru_cache
 
 from pipeline.errors import InputError
 from pipeline.folders import Identity, entries, identity, kind_of, listing_error
-from pipeline.pixels.extensions import IMAGE_SUFFIXES, OTHER_SUFFIXES
+from pipeline.pixels.extensions import IMAGE_SUFFIXES, OTHER_SUFFIXES, RAW_SUFFIXES
 from pipeline.pixels.formats import HEAD_BYTES, format_of
 from pipeline.sharding.format.valid_text import valid_text
 from pipeline.sharding.sources.skipped_files import BROKEN_LINK, HIDDEN, LOOP, SPECIAL, SkipCounter, kind_of_name
@@ -66,7 +66,7 @@ def is_image(path: str) -> bool:
     True for a file with an unknown extension whose first bytes cannot be read, so that it is reported as unreadable.
     """
     suffix = os.path.splitext(path)[1].lower()
-    if suffix in IMAGE_SUFFIXES or suffix in OTHER_SUFFIXES:
+    if suffix in IMAGE_SUFFIXES or suffix in OTHER_SUFFIXES or suffix in RAW_SUFFIXES:
         return suffix in IMAGE_SUFFIXES
     try:
         status = os.stat(path)

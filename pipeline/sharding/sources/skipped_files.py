@@ -6,11 +6,11 @@ import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Self
 
-from pipeline.errors import shortened
+from pipeline.errors import listed, shortened
 from pipeline.folders import files_below
-from pipeline.pixels.extensions import IMAGE_SUFFIXES, OTHER_SUFFIXES
+from pipeline.pixels.extensions import HEIF_SUFFIXES, IMAGE_SUFFIXES, OTHER_SUFFIXES, RAW_SUFFIXES
 from pipeline.sharding.format import file_addresses as addresses
 
 _MAX_NAMES = 20
@@ -28,7 +28,7 @@ class SkippedFiles:
 
     Attributes:
         kinds: kind -> number of files, the most frequent first; a kind is an extension, or words such as "hidden".
-        names: names of the first 20 files.
+        names: names of the first 20 files; those of hidden files last.
     """
 
     kinds: Mapping[str, int] = field(default_factory=dict)
@@ -49,6 +49,21 @@ class SkippedFiles:
         """The kinds that may be images in an unsupported format, with their counts."""
         return {kind: count for kind, count in self.kinds.items() if kind not in (HIDDEN, *OTHER_SUFFIXES)}
 
+    @property
+    def unread_photos(self) -> str:
+        """A sentence about photos in formats that are not read, and what to do; "" if there are none."""
+        photos = {kind: count for kind, count in self.kinds.items() if kind in HEIF_SUFFIXES | RAW_SUFFIXES}
+        if not photos:
+            return ""
+        counts = listed([f"{count:,} {kind}" for kind, count in photos.items()])
+        what = "is a photo in a format that is" if sum(photos.values()) == 1 else "are photos in formats that are"
+        return f"{counts} {what} not read: convert to JPEG, in the same folder"
+
+    @classmethod
+    def of_json(cls, values: Mapping[str, Any]) -> Self:
+        """The inverse of `as_json`; the order of the kinds may have been lost."""
+        return cls(_by_frequency(values["per_kind"]), tuple(values["first"]))
+
     def as_json(self) -> dict[str, Any]:
         """The content as JSON values."""
         return {"count": self.count, "per_kind": dict(self.kinds), "first": list(self.names)}
@@ -63,11 +78,14 @@ class SkipCounter:
     def __init__(self) -> None:
         self._kinds: Counter[str] = Counter()
         self._names: list[str] = []
+        self._hidden: list[str] = []
 
     def add(self, kind: str, name: str) -> None:
         self._kinds[shortened(kind, _MAX_CHARS)] += 1
-        if len(self._names) < _MAX_NAMES:
-            self._names.append(shortened(name, _MAX_CHARS))
+        # A Mac leaves a hidden file next to each photo; they must not displace the names of photos.
+        names = self._hidden if kind == HIDDEN else self._names
+        if len(names) < _MAX_NAMES:
+            names.append(shortened(name, _MAX_CHARS))
 
     def extend(self, more: SkippedFiles, prefix: str = "") -> None:
         """Adds the skipped files of another listing.
@@ -79,10 +97,15 @@ class SkipCounter:
         self._names += [prefix + name for name in more.names[: _MAX_NAMES - len(self._names)]]
 
     def result(self) -> SkippedFiles:
-        ordered = sorted(self._kinds.items(), key=lambda entry: (-entry[1], entry[0]))
+        ordered = list(_by_frequency(self._kinds).items())
         kinds = dict(ordered[:_MAX_KINDS])
         rest = sum(count for _, count in ordered[_MAX_KINDS:])
-        return SkippedFiles(kinds | ({_OTHER: rest} if rest else {}), tuple(self._names))
+        names = [*self._names, *self._hidden][:_MAX_NAMES]
+        return SkippedFiles(kinds | ({_OTHER: rest} if rest else {}), tuple(names))
+
+
+def _by_frequency(kinds: Mapping[str, int]) -> dict[str, int]:
+    return dict(sorted(kinds.items(), key=lambda entry: (-entry[1], entry[0])))
 
 
 def kind_of_name(name: str) -> str:

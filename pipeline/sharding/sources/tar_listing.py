@@ -22,7 +22,7 @@ import pyarrow.parquet as pq
 from pipeline.atomic_files import atomic_write
 from pipeline.config import Config, digest
 from pipeline.errors import InputError, listed, shortened
-from pipeline.pixels.extensions import IMAGE_SUFFIXES, OTHER_SUFFIXES
+from pipeline.pixels.extensions import IMAGE_SUFFIXES, OTHER_SUFFIXES, RAW_SUFFIXES
 from pipeline.pixels.formats import HEAD_BYTES, format_of
 from pipeline.sharding.format.file_addresses import FoundFile
 from pipeline.sharding.format.valid_text import valid_text
@@ -249,7 +249,7 @@ def _sample(key: str, members: Mapping[str, Member], roles: MemberRoles, read: R
 
 def _is_image(extension: str, member: Member, read: Read) -> bool:
     """Whether a member without a common image extension is an image: by a rarer extension, or by its first bytes."""
-    if f".{extension}" in OTHER_SUFFIXES or "." in extension:
+    if f".{extension}" in OTHER_SUFFIXES | RAW_SUFFIXES or "." in extension:
         return False
     return (
         f".{extension}" in IMAGE_SUFFIXES or format_of(read(member.offset, min(member.length, HEAD_BYTES))) is not None

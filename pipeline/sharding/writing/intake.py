@@ -23,6 +23,7 @@ from pipeline.atomic_files import atomic_write
 from pipeline.counter_rng import text_hash
 from pipeline.errors import UnknownNameError, WorkError, shortened
 from pipeline.pixels.decode import decoding_reason
+from pipeline.pixels.formats import format_of
 from pipeline.progress import Progress
 from pipeline.sharding.format.index import SPLITS, content_hash
 from pipeline.sharding.sources.base import Collection, Item
@@ -265,9 +266,16 @@ def _read(item: Item, config: ImagesConfig, *, with_difference_hash: bool) -> En
     try:
         return prepare_image_in_subprocess(data, config, with_difference_hash=with_difference_hash)
     except UnreadableError as error:
-        what = file_type(data[:HEAD_BYTES]) if error.fault == "foreign" else None
+        if error.fault != "foreign":
+            raise
+        head = data[:HEAD_BYTES]
+        if format_of(head) is not None:
+            raise UnreadableError(
+                f"damaged: it begins as {format_of(head)}, and its header cannot be read", error.size
+            ) from None
+        what = file_type(head)
         if what is not None:
-            raise UnreadableError(f"not an image: it is {what}", error.size, error.fault) from None
+            raise UnreadableError(f"not an image that is read: it is {what}", error.size, error.fault) from None
         raise
 
 

@@ -98,6 +98,20 @@ def test_the_shards_of_a_run_are_named_as_the_commands_on_data_take_them(tmp_pat
     assert "\ndata   shard-dataset/0a shard-dataset/0b\nstore  " in file.getvalue()
 
 
+def test_photos_that_are_not_read_are_named_and_the_most_frequent_kind_is_first(tmp_path: Path) -> None:
+    board = RunBoard()
+    board.announce("shard-dataset")
+    board.end("shard-dataset", "done")
+    outcome = outcome_of("shard-dataset", ArtifactStore.open(str(tmp_path)), board, None, 1.0, tmp_path / "run.log")
+    # As a manifest has it: by name.
+    skipped = {"count": 12, "per_kind": {".aae": 1, ".heic": 2, "hidden": 9}, "first": ["a.heic", "b.heic"]}
+    file = io.StringIO()
+    data = ({"stage": "shard-dataset", "passed_over": skipped},)
+    print_outcome(replace(outcome, data=data), Console(file=file, width=80, color_system=None), ok=True)
+    assert "shard-dataset: skipped 9 hidden, 2 .heic, 1 .aae (a.heic, b.heic, ...)\n" in file.getvalue()
+    assert "shard-dataset: 2 .heic are photos in formats that are not read: convert" in file.getvalue()
+
+
 def test_one_stage_is_no_stages(tmp_path: Path) -> None:
     board = RunBoard()
     board.announce("shard-dataset")

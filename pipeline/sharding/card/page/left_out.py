@@ -16,6 +16,7 @@ from pipeline.sharding.card.data_card import DUPLICATES
 from pipeline.sharding.card.page.classes import bar_chart
 from pipeline.sharding.card.page.gallery import Gallery
 from pipeline.sharding.format.index import SPLITS
+from pipeline.sharding.sources.skipped_files import SkippedFiles
 from pipeline.sharding.writing.chunks import PlanColumns, Unreadable
 from pipeline.sharding.writing.plan import Plan
 
@@ -140,6 +141,7 @@ def skipped_section(card: Mapping[str, Any]) -> Markup | None:
             "not images of a supported format.",
             class_="lead",
         ),
+        tag("p", tag("strong", f"{photos}.")) if (photos := SkippedFiles.of_json(skipped).unread_photos) else None,
         bar_chart(skipped["per_kind"]),
         details(f"Names: {more}", tag("ul", names, class_="names")),
     )

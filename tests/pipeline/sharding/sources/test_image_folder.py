@@ -368,7 +368,37 @@ def test_images_are_taken_by_content_where_the_extension_is_unknown_and_the_rest
     assert said["count"] == sum(said["per_kind"].values())
     assert "cat/1.heic" in said["first"]
     for name in ("data_card.json", "data_card.md", "data_card.html"):
-        assert ".heic" in artifact.read(name).decode()
+        assert ".heic" in artifact.read(name).decode(), name
+
+
+def test_a_phones_folder_names_what_is_left_out_and_what_to_do(
+    fill: Fill, shard: Callable[..., Artifact], picture: Picture
+) -> None:
+    folder = fill({"Café": 0, "Küche am See": 20})
+    heic = b"\0\0\0\x18ftypheic\0\0\0\0mif1heic"
+    files = {
+        **{f"IMG_{number}.JPG": picture(number, "JPEG") for number in range(9)},
+        "IMG_20.HEIC": heic, "IMG_20.MOV": b"\0\0\0\x14ftypqt  \0\0\0\0qt  ", "IMG_20.AAE": b"<?xml",
+        # Without its extension it would be read as a TIFF, whose first page is a thumbnail.
+        "DSC_1.NEF": picture(40, "TIFF"),
+        **{f"._IMG_{number}.JPG": b"\0\5\x16\7" for number in range(25)},
+        "sent.jpg": heic + b"1", "torn.tif": b"II*\0\0", "filmed.jpg": b"\0\0\0\x18ftypmp42",
+    }  # fmt: skip
+    for name, data in files.items():
+        (folder / "Café" / name).write_bytes(data)
+    artifact = shard(source={"kind": "image_folder", "folder": str(folder)}, max_unreadable_share=0.1)
+    card = json.loads(artifact.read("data_card.json"))
+    assert card["samples"] == 29
+    assert {one["name"]: one["reason"] for one in card["unreadable"]["first"]} == {
+        "Café/sent.jpg": "not an image that is read: it is a HEIC photo: convert it to JPEG",
+        "Café/filmed.jpg": "not an image that is read: it is a video",
+        "Café/torn.tif": "damaged: it begins as TIFF, and its header cannot be read",
+    }
+    first = card["passed_over"]["first"]
+    assert first[:4] == [f"Café/{name}" for name in ("DSC_1.NEF", "IMG_20.AAE", "IMG_20.HEIC", "IMG_20.MOV")]
+    assert first[4].startswith("Café/._IMG")
+    for name in ("data_card.md", "data_card.html"):
+        assert "1 .heic, 1 .nef are photos in formats that are not read" in artifact.read(name).decode(), name
 
 
 def test_no_known_extension_is_looked_into(fill: Fill, collect: Collect, monkeypatch: pytest.MonkeyPatch) -> None:
