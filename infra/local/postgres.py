@@ -11,12 +11,13 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from infra.local.server import LOOPBACK, Server, ServerError
 
 _USER = "tutelage"
-_PROGRAMS = ("postgres", "initdb", "createdb", "psql")
+_PROGRAMS = ("postgres", "initdb", "createdb", "psql", "pg_isready")
 
 
 def is_installed() -> bool:
@@ -50,7 +51,9 @@ def postgres_server(folder: Path, port: int) -> Server:
         ports=[port],
         # PostgreSQL complains if its user cannot enter the working directory.
         folder=Path("/"),
-        start_timeout_s=30,
+        # After a power loss it accepts connections but refuses logins until it has recovered, which can take minutes.
+        is_ready=partial(_accepts_logins, port),
+        start_timeout_s=300,
     )
 
 
@@ -72,6 +75,11 @@ def database(folder: Path, port: int, name: str, driver: str) -> str:
     if exists.strip() != "1":
         _run(["createdb", *login, name], env)
     return f"{driver}://{_USER}:{password}@{LOOPBACK}:{port}/{name}"
+
+
+def _accepts_logins(port: int) -> bool:
+    command = ["pg_isready", "--quiet", "-h", LOOPBACK, "-p", str(port)]
+    return subprocess.run(command, stdin=subprocess.DEVNULL, check=False).returncode == 0
 
 
 def _create(folder: Path, data: Path) -> None:

@@ -16,8 +16,9 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 
@@ -47,6 +48,7 @@ class Server:
         folder: its working directory; must exist if given.
         start_timeout_s: maximum time until it answers.
         grace_s: maximum time from SIGTERM to its end, before SIGKILL.
+        is_ready: a further check after the probes, for a server that accepts connections before it serves them.
         creates: the SQLite file that it creates at its first start. If the server was ended before it first answered,
             the file may be incomplete and unusable, so it is removed before the next start.
     """
@@ -61,6 +63,7 @@ class Server:
     folder: Path | None = None
     start_timeout_s: float = 60.0
     grace_s: float = 10.0
+    is_ready: Callable[[], bool] | None = None
     creates: Path | None = None
     _process: subprocess.Popen[bytes] | None = field(default=None, init=False, repr=False)
 
@@ -107,19 +110,23 @@ class Server:
         deadline = time.monotonic() + self.start_timeout_s
         try:
             for probe in self.probes:
-                while not answers(probe):
-                    if not self.running:
-                        raise ServerError(f"{self.name}: ended before it answered at {probe}; {self._log_tail()}")
-                    if time.monotonic() > deadline:
-                        raise ServerError(
-                            f"{self.name}: no answer at {probe} in {self.start_timeout_s:.0f} s; {self._log_tail()}"
-                        )
-                    time.sleep(0.05)
+                self._wait_for(partial(answers, probe), f"no answer at {probe}", deadline)
+            if self.is_ready is not None:
+                self._wait_for(self.is_ready, "not ready", deadline)
         except BaseException:
             self.stop()
             raise
         if self.creates is not None:
             _mark(self.creates).unlink(missing_ok=True)
+
+    def _wait_for(self, succeeds: Callable[[], bool], problem: str, deadline: float) -> None:
+        """Waits until a check succeeds; `deadline` is in seconds of time.monotonic."""
+        while not succeeds():
+            if not self.running:
+                raise ServerError(f"{self.name}: ended early, {problem}; {self._log_tail()}")
+            if time.monotonic() > deadline:
+                raise ServerError(f"{self.name}: {problem} in {self.start_timeout_s:.0f} s; {self._log_tail()}")
+            time.sleep(0.05)
 
     def stop(self) -> None:
         """Ends the server and all processes it started; does nothing if it is not running."""

@@ -210,7 +210,7 @@ def test_one_that_dies_shows_the_end_of_its_log(tmp_path):
         [f"127.0.0.1:{free_port()}"],
         tmp_path / "frail.log",
     )
-    with pytest.raises(ServerError, match=r"(?s)frail: ended before it answered.*frail\.log.*no such database"):
+    with pytest.raises(ServerError, match=r"(?s)frail: ended early, no answer at .*frail\.log.*no such database"):
         server.start()
     assert not server.running
 
