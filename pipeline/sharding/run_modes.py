@@ -35,6 +35,7 @@ from pipeline.sharding.writing.plan import Plan, ShardSize, arrange, build_plan
 from pipeline.sharding.writing.rare_classes import label_numbers
 from pipeline.sharding.writing.scratch import Scratch
 from pipeline.sharding.writing.shards import index_pieces, write_shards
+from pipeline.sharding.writing.split_sizes import split_size_notes
 from pipeline.stage import NothingNew, Workspace
 
 ReadImage = Callable[[int], bytes]
@@ -52,6 +53,7 @@ class ShardingResult:
         changes: of a delta, the numbers of new, changed and removed samples.
         equal_sets: some sets of equal images, for the card; empty for a delta.
         rare_classes: name of each rare class -> number of its images.
+        notes: sentences on the splits, from `split_size_notes`; empty for a delta.
     """
 
     index: SampleIndex
@@ -61,6 +63,7 @@ class ShardingResult:
     changes: dict[str, Any] = field(default_factory=dict)
     equal_sets: Sequence[EqualSet] = ()
     rare_classes: Mapping[str, int] = field(default_factory=dict)
+    notes: Sequence[str] = ()
 
     def image_reader(self, work: Workspace) -> ReadImage:
         """A function from a sample's id to its encoded image."""
@@ -124,7 +127,8 @@ def write_all(config: ShardingConfig, collection: Collection, intake: Intake, wo
         partial(name_of_row, scratch, columns),
         collection.label_names,
     )
-    return ShardingResult(index, plan, chunks, equal_sets=equal_sets, rare_classes=rare_classes)
+    notes = tuple(split_size_notes(columns, plan.assignment.splits, config.split))
+    return ShardingResult(index, plan, chunks, equal_sets=equal_sets, rare_classes=rare_classes, notes=notes)
 
 
 def write_delta(

@@ -97,6 +97,8 @@ class ShardDataset:
             result = write_all(config, collection, intake, work)
         else:
             result = write_delta(config, base, collection, intake, work)
+        for note in result.notes:
+            work.progress(note=note)
         work.progress(note="data card and contact sheet")
         return _write_card(config, collection, result, work)
 
@@ -142,7 +144,7 @@ def _write_card(
         **({"passed_over": card["passed_over"]} if collection.skipped.count else {}),
         "source": source_address(config),
         **({"rare_classes": {**rare, "of": dict(islice(rare["of"].items(), 20))}} if result.rare_classes else {}),
-        **({"notes": list(collection.notes)} if collection.notes else {}),
+        **({"notes": [*collection.notes, *result.notes]} if collection.notes or result.notes else {}),
         **{name: result.changes[name] for name in ("new", "changed", "removed") if result.changes},
     }
     return {**summary, "headline": shards_headline(summary)}
