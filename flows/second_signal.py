@@ -23,7 +23,7 @@ _STOPS = (signal.SIGINT, signal.SIGTERM)
 
 @contextlib.contextmanager
 def exit_on_second_signal(
-    before_exit: Callable[[], None], *, at_first: Callable[[], None] = lambda: None, code: int = 130
+    before_exit: Callable[[], None], *, on_first_signal: Callable[[], None] = lambda: None, code: int = 130
 ) -> Iterator[None]:
     """Within the block, which the main thread runs, a second signal ends the process with an exit code.
 
@@ -32,12 +32,12 @@ def exit_on_second_signal(
 
     Args:
         before_exit: called before the process exits.
-        at_first: called at the first signal, whatever the main thread waits for.
+        on_first_signal: called at the first signal, whatever the main thread waits for.
     """
     receiver, sender = socket.socketpair()
     sender.setblocking(False)
     thread = threading.Thread(
-        target=_listen, args=(receiver, before_exit, at_first, code), name="second-signal", daemon=True
+        target=_listen, args=(receiver, before_exit, on_first_signal, code), name="second-signal", daemon=True
     )
     thread.start()
     before = signal.set_wakeup_fd(sender.fileno(), warn_on_full_buffer=False)
@@ -73,7 +73,9 @@ def count_every_signal() -> Iterator[None]:
             _resend_expected.set()
 
 
-def _listen(receiver: socket.socket, before_exit: Callable[[], None], at_first: Callable[[], None], code: int) -> None:
+def _listen(
+    receiver: socket.socket, before_exit: Callable[[], None], on_first_signal: Callable[[], None], code: int
+) -> None:
     first: float | None = None
     by_sigterm = False
     while numbers := receiver.recv(64):
@@ -82,7 +84,7 @@ def _listen(receiver: socket.socket, before_exit: Callable[[], None], at_first: 
         now = time.monotonic()
         if first is None:
             first, by_sigterm = now, signal.SIGTERM in numbers
-            at_first()
+            on_first_signal()
         elif by_sigterm and signal.SIGTERM in numbers and _resend_expected.is_set():
             _resend_expected.clear()
         elif now - first > _SAME_STOP_S:

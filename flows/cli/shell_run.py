@@ -66,7 +66,10 @@ def run_in_shell(entry: FlowEntry, parameters: Config, origin: str, *, as_json: 
         console = Console(file=real_err if as_json else real_out)
         display = RunDisplay(entry.name, origin, board, console)
         try:
-            with exit_on_second_signal(lambda: _print_end(real_err), at_first=board.show_stop), display.drawing():
+            with (
+                exit_on_second_signal(lambda: _print_end(real_err), on_first_signal=board.show_stop),
+                display.drawing(),
+            ):
                 summary = _run(entry, parameters, store, board, display)
         except BaseException as raised:
             error = raised

@@ -39,7 +39,7 @@ def postgres_server(folder: Path, port: int) -> Server:
     return Server(
         name="PostgreSQL",
         command=[
-            *_as_user(),
+            *_user_prefix(),
             "postgres",
             f"-D{data}",
             f"-p{port}",
@@ -92,11 +92,19 @@ def _create(folder: Path, data: Path) -> None:
         file.write(password)
         file.flush()
         partial.mkdir(mode=0o700)
-        if _as_user():
+        if _user_prefix():  # this process runs as root
             shutil.chown(partial, "postgres")
             shutil.chown(file.name, "postgres")
         _run(
-            [*_as_user(), "initdb", f"-D{partial}", f"-U{_USER}", "-Ascram-sha-256", f"--pwfile={file.name}", "-EUTF8"],
+            [
+                *_user_prefix(),
+                "initdb",
+                f"-D{partial}",
+                f"-U{_USER}",
+                "-Ascram-sha-256",
+                f"--pwfile={file.name}",
+                "-EUTF8",
+            ],
             dict(os.environ),
         )
     descriptor = os.open(folder / "password", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
@@ -106,7 +114,7 @@ def _create(folder: Path, data: Path) -> None:
     partial.rename(data)
 
 
-def _as_user() -> list[str]:
+def _user_prefix() -> list[str]:
     """The command prefix that runs a program as the user `postgres`; empty unless this process runs as root."""
     if os.geteuid() != 0:
         return []

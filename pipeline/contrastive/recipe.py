@@ -84,7 +84,7 @@ class ContrastiveRecipe:
             build_model(config, inputs).to(device),
             ContrastiveTask(preprocessing, world=world, freeze_image=config.freeze_tower),
             loader,
-            rows=samples_per_epoch(policy, samples),
+            epoch_samples=samples_per_epoch(policy, samples),
             evaluate=evaluate,
             refresh=refresh,
         )

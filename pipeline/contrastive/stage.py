@@ -47,7 +47,7 @@ class PretrainClip:
         recipe = ContrastiveRecipe(config, work.store.storage.url, tuple(sorted(artifact_names.items())))
         result = execute(recipe, config.runner, work, params={**json.loads(canonical_json(config)), **artifact_names})
 
-        lines = curriculum_lines(result.rows, opened.ontology) if opened.ontology is not None else []
+        lines = curriculum_lines(result.metric_rows, opened.ontology) if opened.ontology is not None else []
         text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
         (work.output / "curriculum.jsonl").write_text(text, encoding="utf-8")
         ExportedModel.write(

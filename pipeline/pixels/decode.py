@@ -61,7 +61,7 @@ class ImageError(ValueError):
     """An image cannot be decoded; the message is the reason, in one line.
 
     Attributes:
-        fault: "empty"; "foreign": not a supported format; "bomb": too large; "damaged".
+        fault: "empty"; "foreign": not a supported format; "too_many_pixels"; "damaged".
     """
 
     def __init__(self, reason: str, fault: str = "damaged") -> None:
@@ -102,7 +102,7 @@ def open_image(data: bytes) -> Image.Image:
     except UnidentifiedImageError:
         raise ImageError(f"not an image of a format that is read ({len(data)} bytes)", "foreign") from None
     except Image.DecompressionBombError as error:
-        raise ImageError(decoding_reason(error), "bomb") from None
+        raise ImageError(decoding_reason(error), "too_many_pixels") from None
     except Exception as error:
         raise ImageError(decoding_reason(error)) from None
 
@@ -118,7 +118,7 @@ def check_size(image: Image.Image, max_bytes: int | None) -> None:
         raise ImageError(
             f"{image.width}x{image.height} in mode {image.mode}: {decoded_bytes(image) >> 20} MiB decoded, "
             f"more than {max_bytes >> 20} MiB",
-            "bomb",
+            "too_many_pixels",
         )
 
 

@@ -67,15 +67,15 @@ class ShardingResult:
 
     def image_reader(self, work: Workspace) -> ReadImage:
         """A function from a sample's id to its encoded image."""
-        new = partial(encoded_image, self.index, work.output)
+        read_new = partial(encoded_image, self.index, work.output)
         if self.base is None:
-            return new
+            return read_new
         index, locations = self.index, ShardLocations(self.base.artifact, self.index.shard_names)
 
         def read_image(id: int) -> bytes:
             shard = int(index.shards[id])
             if is_own(index.shard_names[shard]):
-                return new(id)
+                return read_new(id)
             return locations.read(shard, int(index.offsets[id]), int(index.lengths[id]))
 
         return read_image
@@ -118,8 +118,8 @@ def write_all(config: ShardingConfig, collection: Collection, intake: Intake, wo
             taxonomy=numbering.taxonomy,
         )
         index.write(work.output)
-        rows = ids_by_row(len(columns), plan.rows, np.arange(len(plan.rows)))
-        write_listing(work.output, chunk_listings(scratch, columns, rows, numbering))
+        id_of_row = ids_by_row(len(columns), plan.rows, np.arange(len(plan.rows)))
+        write_listing(work.output, chunk_listings(scratch, columns, id_of_row, numbering))
     equal_sets = equal_images(
         columns,
         plan,

@@ -92,7 +92,7 @@ def build_training_objects(
         model,
         task,
         loader,
-        rows=samples_per_epoch(policy, len(rows)),
+        epoch_samples=samples_per_epoch(policy, len(rows)),
         evaluate=evaluation,
         freeze_batch_norm=config.training.freeze_batch_norm and weights is not None,
     )

@@ -1,12 +1,12 @@
 """The one training loop: the same in a bare process and as a Ray Train worker.
 
-A step, with n rows in a micro-batch of this rank, G rows in the global batch, W ranks:
+A step, with n samples in a micro-batch of this rank, G samples in the global batch, W ranks:
 
     if step == policy.ready_until(): refresh(model)             a curriculum advances
     batch = next(loader)                                        this rank's slice of policy.batch(step)
     seed torch with (seed, step, rank)                          so dropout is the same in a resumed run
     for part in batch split by `accumulation`:
-        loss = task.training_step(model, part)                  mean over n rows, under autocast
+        loss = task.training_step(model, part)                  mean over n samples, under autocast
         backward(loss * n * W / G)                              summed here, averaged over ranks: the mean over G
     clip the gradient; raise an error if it is not finite
     optimizer.step() at learning_rate(step);  average.update()
@@ -48,7 +48,7 @@ from pipeline.training.training_config import TrainingConfig
 from pipeline.training.training_mode import set_training_mode
 
 _PROGRESS_EVERY_S = 0.5
-_MAX_ROWS = 2000  # of metrics.jsonl: every later checkpoint contains each row, so their number is bounded
+_MAX_METRIC_ROWS = 2000  # of metrics.jsonl: every later checkpoint contains each row, so their number is bounded
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class FitResult:
     Attributes:
         model: the model to export (the average if EMA is on), on the device, in eval mode; with early stopping it has
             the weights of the best evaluation.
-        rows: the lines of metrics.jsonl, including the ones from before a resume.
+        metric_rows: the lines of metrics.jsonl, including the ones from before a resume.
         steps: number of steps done.
         seconds: time spent in steps, over all resumes; excludes evaluation and checkpoints.
         best_step: step of the best evaluation, whose weights `model` has; None without early stopping.
@@ -66,7 +66,7 @@ class FitResult:
     """
 
     model: nn.Module
-    rows: list[dict[str, Any]] = field(repr=False)
+    metric_rows: list[dict[str, Any]] = field(repr=False)
     steps: int
     seconds: float
     best_step: int | None = None
@@ -79,7 +79,7 @@ def fit(
     loader: BatchSource,
     *,
     training: TrainingConfig,
-    rows: int,
+    epoch_samples: int,
     device: torch.device,
     rank: int = 0,
     world: int = 1,
@@ -93,7 +93,7 @@ def fit(
 
     Args:
         model: on `device`; where `world` > 1 torch.distributed is initialised.
-        rows: samples in an epoch.
+        epoch_samples: samples in an epoch.
         evaluate, refresh: see TrainingObjects; called on every rank.
         freeze_batch_norm: see TrainingObjects.
         checkpoints: read by every rank, written by rank 0.
@@ -108,8 +108,8 @@ def fit(
         raise InputError(f"global_batch={training.global_batch} for {world} workers: each needs one row at least")
     reporter = reporter if reporter is not None else NullReporter()
     is_rank_0 = rank == 0
-    total = training.total_steps(rows)
-    log_every = max(training.log_every_steps, -(-total // _MAX_ROWS))
+    total = training.total_steps(epoch_samples)
+    log_every = max(training.log_every_steps, -(-total // _MAX_METRIC_ROWS))
     average = WeightAverage(model, training.ema_decay) if training.ema_decay is not None else None
     optimizer = build_optimizer(model, training.optimizer)
     meter = Meter(device, world)
@@ -124,8 +124,8 @@ def fit(
     saved_at, reported_at = time.monotonic(), 0.0
 
     def record(numbers: dict[str, float]) -> None:
-        row = {"step": state.step, "epoch": round(state.step / training.steps_per_epoch(rows), 4), **numbers}
-        state.rows.append(row)
+        row = {"step": state.step, "epoch": round(state.step / training.steps_per_epoch(epoch_samples), 4), **numbers}
+        state.metric_rows.append(row)
         if is_rank_0:
             reporter.row(row)
 
@@ -163,7 +163,7 @@ def fit(
                 log_due = state.step % log_every == 0 or state.step == total
                 if log_due:
                     record({**meter.drain(), "lr": lr, **exchange_damaged(loader.quarantine, world, device)})
-                if evaluate is not None and training.evaluation_due(state.step, total, rows):
+                if evaluate is not None and training.evaluation_due(state.step, total, epoch_samples):
                     measured = _in_eval_mode(evaluate, evaluated_model, training, device)
                     record(measured)
                     if early_stopping is not None:
@@ -185,14 +185,19 @@ def fit(
                 if stop_requested:
                     raise StoppedError(f"stopped at step {state.step} of {total}; run it again to go on from there")
                 meter.start_step()
-    notes = [training.short_epoch_note(rows)]
+    notes = [training.short_epoch_note(epoch_samples)]
     if early_stopping is not None:
         notes.append(early_stopping.note(state.step, total))
         if early_stopping.weights:
             evaluated_model.load_state_dict(early_stopping.weights)
     best_step = early_stopping.best_step if early_stopping is not None and early_stopping.weights else None
     return FitResult(
-        evaluated_model.eval(), state.rows, state.step, meter.seconds, best_step, tuple(note for note in notes if note)
+        evaluated_model.eval(),
+        state.metric_rows,
+        state.step,
+        meter.seconds,
+        best_step,
+        tuple(note for note in notes if note),
     )
 
 
@@ -207,7 +212,7 @@ class _State:
     meter: Meter
     early_stopping: EarlyStopping | None = None
     step: int = 0
-    rows: list[dict[str, Any]] = field(default_factory=list)
+    metric_rows: list[dict[str, Any]] = field(default_factory=list)
 
     def finished(self, total: int) -> bool:
         return self.step >= total or (self.early_stopping is not None and self.early_stopping.finished)
@@ -217,7 +222,7 @@ class _State:
         tensors = {"model": self.model.state_dict(), "optimizer": self.optimizer.state_dict()}
         if self.average is not None:
             tensors["average"] = self.average.module.state_dict()
-        notes = {"policy": self.loader.policy.state(), "rows": self.rows, "seconds": self.meter.seconds}
+        notes = {"policy": self.loader.policy.state(), "rows": self.metric_rows, "seconds": self.meter.seconds}
         if self.loader.quarantine is not None:
             notes["quarantine"] = self.loader.quarantine.lines()
         if self.early_stopping is not None and self.early_stopping.weights:
@@ -228,7 +233,7 @@ class _State:
     def resume(self, checkpoint: Checkpoint | None) -> None:
         if checkpoint is None:
             return
-        self.step, self.rows = checkpoint.step, list(checkpoint.notes["rows"])
+        self.step, self.metric_rows = checkpoint.step, list(checkpoint.notes["rows"])
         self.meter.seconds = checkpoint.notes["seconds"]
         self.loader.policy.load_state(checkpoint.notes["policy"])
         if self.loader.quarantine is not None:
@@ -245,14 +250,14 @@ def _backward(task: Task, model: nn.Module, batch: Batch, training: TrainingConf
     """Gradients of the mean loss over the GLOBAL batch, in the parameters of every rank."""
     micro_batches = list(split(batch, training.accumulation))
     for number, micro_batch in enumerate(micro_batches, start=1):
-        rows = len(micro_batch.ids)
+        samples = len(micro_batch.ids)
         # Ranks exchange gradients once per step, with the last micro-batch.
         local_only = isinstance(model, DistributedDataParallel) and number < len(micro_batches)
         with model.no_sync() if local_only else nullcontext():  # type: ignore[operator]
             with _autocast(training, batch.images.device):
                 output = task.training_step(model, micro_batch)
-            (output.loss * (rows * world / batch.global_size)).backward()
-        meter.add_output(output, rows)
+            (output.loss * (samples * world / batch.global_size)).backward()
+        meter.add_output(output, samples)
 
 
 def _clip_gradient(model: nn.Module, clip_norm: float | None) -> torch.Tensor:

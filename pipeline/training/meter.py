@@ -28,7 +28,7 @@ class Meter:
         self._device = device
         self._world = world
         self._sums: dict[str, Tensor] = {}
-        self._rows = 0
+        self._samples = 0
         self._gradient_norm: Tensor | None = None
         self._unchecked: list[tuple[int, Tensor]] = []
         self._step_started_at = time.monotonic()
@@ -49,13 +49,13 @@ class Meter:
         """Records that the batch has arrived."""
         self._wait_seconds += time.monotonic() - self._step_started_at
 
-    def add_output(self, output: StepOutput, rows: int) -> None:
-        """Adds the output of the task for one micro-batch of `rows` samples."""
-        self._rows += rows
+    def add_output(self, output: StepOutput, samples: int) -> None:
+        """Adds the output of the task for one micro-batch of `samples` samples."""
+        self._samples += samples
         self._last_loss = output.loss.detach()
         self._step_loss = self._last_loss if self._step_loss is None else self._step_loss + self._last_loss
         for name, value in {"loss": self._last_loss, **output.metrics}.items():
-            weighted = value.detach().float() * rows
+            weighted = value.detach().float() * samples
             self._sums[name] = self._sums[name] + weighted if name in self._sums else weighted
 
     def add_gradient_norm(self, step: int, norm: Tensor) -> None:
@@ -85,13 +85,13 @@ class Meter:
                 "lower the learning rate, clip the gradient (clip_norm) or use precision=float32"
             )
 
-    def end_step(self, global_rows: int) -> None:
-        """Records the end of a step that processed `global_rows` samples on all ranks."""
+    def end_step(self, global_samples: int) -> None:
+        """Records the end of a step that processed `global_samples` samples on all ranks."""
         spent = time.monotonic() - self._step_started_at
         self.seconds += spent
         self._step_seconds += spent
-        self._images += global_rows
-        self._images_total += global_rows
+        self._images += global_samples
+        self._images_total += global_samples
 
     def display_numbers(self) -> dict[str, float]:
         """Numbers for a display: this rank's latest loss, and images/s since the last call."""
@@ -108,17 +108,17 @@ class Meter:
         self.check_finite()
         names = sorted(self._sums)
         sums = torch.stack(
-            [*(self._sums[name] for name in names), torch.tensor(float(self._rows), device=self._device)]
+            [*(self._sums[name] for name in names), torch.tensor(float(self._samples), device=self._device)]
         )
         if self._world > 1:
             dist.all_reduce(sums)
-        *totals, rows = sums.tolist()
-        result = {f"train/{name}": total / rows for name, total in zip(names, totals, strict=True)}
+        *totals, samples = sums.tolist()
+        result = {f"train/{name}": total / samples for name, total in zip(names, totals, strict=True)}
         result["train/images_per_s"] = round(self._images / max(self._step_seconds, 1e-9), 1)
         # Near 1 the loader is the bottleneck, near 0 the model is.
         result["train/data_wait"] = round(self._wait_seconds / max(self._step_seconds, 1e-9), 4)
         if self._gradient_norm is not None:
             result["train/gradient_norm"] = float(self._gradient_norm)
-        self._sums, self._rows = {}, 0
+        self._sums, self._samples = {}, 0
         self._images, self._step_seconds, self._wait_seconds = 0, 0.0, 0.0
         return result

@@ -36,12 +36,12 @@ class TrainingResult:
     Attributes:
         state: the state dict to export, on the CPU: with early stopping that of the best evaluation, else that of the
             last step; with EMA the averaged weights.
-        rows: the lines of metrics.jsonl.
+        metric_rows: the lines of metrics.jsonl.
         run_info: the content of training.json: steps, seconds, images_per_s, parameters, device, world, ...
     """
 
     state: dict[str, Tensor] = field(repr=False)
-    rows: list[dict[str, Any]] = field(repr=False)
+    metric_rows: list[dict[str, Any]] = field(repr=False)
     run_info: dict[str, Any]
 
     def summary_values(self) -> dict[str, Any]:
@@ -55,7 +55,7 @@ class TrainingResult:
     def last(self, name: str) -> float | None:
         """The latest value of a metric, e.g. "val/accuracy", up to the exported step; None if it was never measured."""
         end = self.run_info.get("best_step", self.run_info["steps"])
-        return next((row[name] for row in reversed(self.rows) if name in row and row["step"] <= end), None)
+        return next((row[name] for row in reversed(self.metric_rows) if name in row and row["step"] <= end), None)
 
 
 def execute(
@@ -88,7 +88,7 @@ def execute(
     state = next(last.tensors[name] for name in ("best", "average", "model") if name in last.tensors)
     state = {name: value.contiguous() for name, value in state.items()}
     result = TrainingResult(state, last.notes["rows"], run_info)
-    lines = "".join(json.dumps(row) + "\n" for row in result.rows)
+    lines = "".join(json.dumps(row) + "\n" for row in result.metric_rows)
     (work.output / "metrics.jsonl").write_text(lines)
     if damaged := last.notes.get("quarantine"):
         (work.output / FILE).write_text("".join(json.dumps(line, ensure_ascii=False) + "\n" for line in damaged))

@@ -78,7 +78,7 @@ class TrainingObjects:
         model: on the device, not wrapped.
         task: the objective.
         loader: this rank's batches.
-        rows: samples in an epoch; defines where epochs begin, not which samples the policy draws.
+        epoch_samples: samples in an epoch; defines where epochs begin, not which samples the policy draws.
         evaluate: called with the (averaged, if EMA is on) model in eval mode, under no_grad, on EVERY rank
             at the same step; returns the same numbers on every rank, e.g. {"val/accuracy": 0.71}.
         refresh: called with the model in eval mode, under no_grad, on every rank when the step reaches
@@ -90,7 +90,7 @@ class TrainingObjects:
     model: nn.Module
     task: Task
     loader: BatchSource
-    rows: int
+    epoch_samples: int
     evaluate: Evaluate | None = None
     refresh: Refresh | None = None
     freeze_batch_norm: bool = False

@@ -110,27 +110,27 @@ class TrainingConfig(Config):
             raise ValueError("patience counts evaluations, and evaluate_every_epochs=0 has one only; set it above 0")
         return self
 
-    def total_steps(self, rows: int) -> int:
-        """Optimiser steps of the whole training over `rows` samples; `steps` overrides `epochs`."""
+    def total_steps(self, epoch_samples: int) -> int:
+        """Optimiser steps of the whole training; `steps` overrides `epochs`."""
         if self.steps is not None:
             return self.steps
         assert self.epochs is not None
-        return max(1, round(self.epochs * self.steps_per_epoch(rows)))
+        return max(1, round(self.epochs * self.steps_per_epoch(epoch_samples)))
 
-    def steps_per_epoch(self, rows: int) -> float:
-        """Steps per pass over `rows` samples (not an integer)."""
-        return rows / self.global_batch
+    def steps_per_epoch(self, epoch_samples: int) -> float:
+        """Steps per epoch (not an integer)."""
+        return epoch_samples / self.global_batch
 
-    def short_epoch_note(self, rows: int) -> str | None:
-        """A sentence if an epoch of `rows` samples is less than a step, so that `epochs` is exceeded; else None."""
-        if rows >= self.global_batch:
+    def short_epoch_note(self, epoch_samples: int) -> str | None:
+        """A sentence if an epoch is less than a step, so that `epochs` is exceeded; else None."""
+        if epoch_samples >= self.global_batch:
             return None
-        steps = self.total_steps(rows)
-        passes = steps * self.global_batch / rows
+        steps = self.total_steps(epoch_samples)
+        passes = steps * self.global_batch / epoch_samples
         return (
-            f"an epoch of {rows:,} samples is less than a step of global_batch={self.global_batch}: "
+            f"an epoch of {epoch_samples:,} samples is less than a step of global_batch={self.global_batch}: "
             f"{counted(steps, 'step')} {'is' if steps == 1 else 'are'} {passes:,.1f} epochs; set global_batch "
-            f"to {rows} or less"
+            f"to {epoch_samples} or less"
         )
 
     def peak_lr(self) -> float:
@@ -144,11 +144,11 @@ class TrainingConfig(Config):
         factor = schedule_factor(step, total, warmup_steps=warmup, kind=self.schedule, final_share=self.final_lr)
         return self.peak_lr() * factor
 
-    def evaluation_due(self, done: int, total: int, rows: int) -> bool:
+    def evaluation_due(self, done: int, total: int, epoch_samples: int) -> bool:
         """Whether an evaluation follows after `done` steps: at each multiple of the period, and at the end."""
         if done == total:
             return True
         if self.evaluate_every_epochs == 0:
             return False
-        period = self.evaluate_every_epochs * self.steps_per_epoch(rows)
+        period = self.evaluate_every_epochs * self.steps_per_epoch(epoch_samples)
         return math.floor(done / period) > math.floor((done - 1) / period)

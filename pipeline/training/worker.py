@@ -48,7 +48,7 @@ def train_recipe(
     """Builds the objects on this rank and trains; returns the content of training.json, as plain JSON values."""
     torch.manual_seed(recipe.training.seed)
     objects = recipe.build(device, rank, world)
-    if rank == 0 and (note := recipe.training.short_epoch_note(objects.rows)):
+    if rank == 0 and (note := recipe.training.short_epoch_note(objects.epoch_samples)):
         _log.warning("%s", note)
     started = time.monotonic()
     with closing(objects.loader):
@@ -57,7 +57,7 @@ def train_recipe(
             objects.model,
             objects.loader,
             training=recipe.training,
-            rows=objects.rows,
+            epoch_samples=objects.epoch_samples,
             device=device,
             rank=rank,
             world=world,

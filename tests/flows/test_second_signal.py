@@ -89,7 +89,7 @@ def test_the_first_signal_is_noticed_although_the_main_thread_is_busy() -> None:
     board.set_phase("preparing the run")
     before = signal.signal(signal.SIGINT, lambda number, frame: None)
     try:
-        with exit_on_second_signal(lambda: None, at_first=board.show_stop):
+        with exit_on_second_signal(lambda: None, on_first_signal=board.show_stop):
             signal.raise_signal(signal.SIGINT)
             deadline = time.monotonic() + 5
             while board.phase != "stopping; Ctrl-C again ends the run at once":

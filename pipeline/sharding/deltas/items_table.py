@@ -144,18 +144,18 @@ def write_listing(folder: Path, tables: Iterable[pa.Table]) -> None:
 
 
 def chunk_listings(
-    scratch: Scratch, columns: PlanColumns, rows: NDArray[np.int64], numbering: Numbering
+    scratch: Scratch, columns: PlanColumns, id_of_row: NDArray[np.int64], numbering: Numbering
 ) -> Iterator[pa.Table]:
     """Yields the listing of the images of each chunk.
 
     Args:
-        rows: [rows of the columns] row of each image in the index, -1 for none.
+        id_of_row: [rows of the columns] id of the sample of each row, -1 if it is not stored.
     """
     names = np.array([*columns.family_names, ""], dtype=object)
     for chunk, (start, end) in enumerate(pairwise(columns.starts.tolist())):
         table = read_table(scratch, chunk)
         values = {
-            "row": pa.array(rows[start:end]),
+            "row": pa.array(id_of_row[start:end]),
             "family": pa.array(names[columns.family[start:end]].tolist(), pa.string()),
             "node": pa.array(numbering.nodes[columns.node[start:end]]),
             "label": pa.array(numbering.labels[columns.label[start:end]]),
@@ -171,6 +171,6 @@ def ids_by_row(count: int, planned: NDArray[np.int64], ids: NDArray[np.int64]) -
         planned: rows of the columns that are stored.
         ids: the ids of their samples.
     """
-    rows = np.full(count, -1, dtype=np.int64)
-    rows[planned] = ids
-    return rows
+    id_of_row = np.full(count, -1, dtype=np.int64)
+    id_of_row[planned] = ids
+    return id_of_row

@@ -140,11 +140,10 @@ def _numbers(values: pa.Array, kind: ColumnKind, nan_is_missing: bool) -> tuple[
     if kind.is_float and len(stored):
         finite = np.isfinite(numbers).all(axis=1)
         if nan_is_missing:
-            finite |= np.isinf(numbers).any(axis=1)  # Infinity does not mean "missing".
-            present[rows[~finite]] = False
-            stored = stored.filter(pa.array(finite))
-            numbers, rows = numbers[finite], rows[finite]
-            finite = np.isfinite(numbers).all(axis=1)
+            has_value = finite | np.isinf(numbers).any(axis=1)  # Infinity does not mean "missing".
+            present[rows[~has_value]] = False
+            stored = stored.filter(pa.array(has_value))
+            numbers, rows, finite = numbers[has_value], rows[has_value], finite[has_value]
         if not finite.all():
             first = np.flatnonzero(~finite)[0]
             what = "NaN" if np.isnan(numbers[first]).any() else f"infinite, or too large for {kind.dtype}"

@@ -93,7 +93,7 @@ class Encoded:
         return replace(self, data=data)
 
 
-Fault = Literal["empty", "long", "bomb", "foreign", "damaged"]
+Fault = Literal["empty", "long", "too_many_pixels", "foreign", "damaged"]
 
 
 class UnreadableError(Exception):
@@ -101,7 +101,7 @@ class UnreadableError(Exception):
 
     Attributes:
         size: number of bytes.
-        fault: empty; long: more bytes than the index can represent; bomb: too many pixels; foreign: not an image;
+        fault: empty; long: more bytes than the index can represent; too_many_pixels; foreign: not an image;
             damaged: an image that cannot be decoded.
     """
 
@@ -174,11 +174,11 @@ def _check_size(image: Image.Image, config: ImagesConfig) -> None:
     pixels = image.width * image.height
     if pixels > config.max_pixels:
         sides = f"{image.width}x{image.height}"
-        raise ImageError(f"{sides}: {pixels} pixels, more than max_pixels={config.max_pixels}", "bomb")
+        raise ImageError(f"{sides}: {pixels} pixels, more than max_pixels={config.max_pixels}", "too_many_pixels")
     try:
         check_size(image, config.max_decoded_mib << 20)
     except ImageError as error:
-        raise ImageError(f"{error} (max_decoded_mib)", "bomb") from None
+        raise ImageError(f"{error} (max_decoded_mib)", "too_many_pixels") from None
 
 
 def _examine(image: Image.Image, data: bytes) -> Examined:

@@ -65,9 +65,18 @@ def trained(
 ) -> dict[str, Any]:
     """The state after training, on the CPU, and the rows, by the loop alone."""
     result = fit(
-        objects.task, objects.model, objects.loader, training=config.training, rows=objects.rows, device=device, **more
+        objects.task,
+        objects.model,
+        objects.loader,
+        training=config.training,
+        epoch_samples=objects.epoch_samples,
+        device=device,
+        **more,
     )
-    return {"state": {name: value.cpu() for name, value in result.model.state_dict().items()}, "rows": result.rows}
+    return {
+        "state": {name: value.cpu() for name, value in result.model.state_dict().items()},
+        "rows": result.metric_rows,
+    }
 
 
 def losses(rows: list[dict[str, Any]]) -> list[float]:

@@ -24,7 +24,7 @@ from pipeline.training.task import StepOutput
 from pipeline.training.training_config import TrainingConfig
 
 CPU = torch.device("cpu")
-ROWS = 40
+EPOCH_SAMPLES = 40
 
 
 class Policy:
@@ -36,7 +36,7 @@ class Policy:
         self.refresh_every = refresh_every
 
     def batch(self, step: int) -> NDArray[np.int64]:
-        return (np.arange(self.global_batch) + step * self.global_batch + 7 * self.version) % ROWS
+        return (np.arange(self.global_batch) + step * self.global_batch + 7 * self.version) % EPOCH_SAMPLES
 
     def epoch(self, step: int) -> int:
         return 0
@@ -98,7 +98,9 @@ def train(
     training: TrainingConfig, source: Source | None = None, model: nn.Module | None = None, **more: Any
 ) -> FitResult:
     source = source or Source(Policy(training.global_batch))
-    return fit(Regression(), model or network(), source, training=training, rows=ROWS, device=CPU, **more)
+    return fit(
+        Regression(), model or network(), source, training=training, epoch_samples=EPOCH_SAMPLES, device=CPU, **more
+    )
 
 
 def same_bits(one: nn.Module, other: nn.Module) -> bool:
@@ -141,7 +143,7 @@ def test_a_stopped_run_goes_on_to_the_same_bits(
     assert same_bits(resumed.model, straight.model)
     assert refreshed.count(8) <= 2
     keep = ("step", "train/loss", "curriculum/version")
-    histories = [[{k: row[k] for k in keep if k in row} for row in run.rows] for run in (resumed, straight)]
+    histories = [[{k: row[k] for k in keep if k in row} for row in run.metric_rows] for run in (resumed, straight)]
     assert [row["step"] for row in histories[0]] == [row["step"] for row in histories[1]]
 
 
@@ -173,7 +175,7 @@ def test_the_averaged_model_is_evaluated_in_eval_mode_when_an_epoch_ends() -> No
 
     result = train(config(evaluate_every_epochs=2), evaluate=evaluate)
     assert seen == [(False, False, False)] * 3
-    assert [row["step"] for row in result.rows if "val/accuracy" in row] == [8, 16, 20]
+    assert [row["step"] for row in result.metric_rows if "val/accuracy" in row] == [8, 16, 20]
 
 
 def test_a_policy_that_waits_for_a_refresh_nobody_gives_is_an_error() -> None:
@@ -188,8 +190,8 @@ def test_more_workers_than_rows_of_a_batch_are_refused() -> None:
 
 def test_bfloat16_is_near_float32_and_keeps_its_weights_in_float32() -> None:
     half, full = (train(config(precision=precision), model=network(0.0)) for precision in ("bfloat16", "float32"))
-    assert half.rows[-1]["train/loss"] == pytest.approx(full.rows[-1]["train/loss"], rel=0.05)
-    assert half.rows[-1]["train/loss"] != full.rows[-1]["train/loss"]
+    assert half.metric_rows[-1]["train/loss"] == pytest.approx(full.metric_rows[-1]["train/loss"], rel=0.05)
+    assert half.metric_rows[-1]["train/loss"] != full.metric_rows[-1]["train/loss"]
     assert {value.dtype for value in half.model.state_dict().values()} == {torch.float32}
 
 
@@ -202,8 +204,15 @@ def test_rows_hold_the_mean_over_their_steps() -> None:
             losses.append(output.loss.item())
             return output
 
-    result = fit(Listening(), network(), Source(Policy(10)), training=config(log_every_steps=10), rows=ROWS, device=CPU)
-    logged = [row["train/loss"] for row in result.rows if "train/loss" in row]
+    result = fit(
+        Listening(),
+        network(),
+        Source(Policy(10)),
+        training=config(log_every_steps=10),
+        epoch_samples=EPOCH_SAMPLES,
+        device=CPU,
+    )
+    logged = [row["train/loss"] for row in result.metric_rows if "train/loss" in row]
     assert logged == pytest.approx([np.mean(losses[:10]), np.mean(losses[10:])])
 
 
@@ -222,7 +231,7 @@ def test_a_training_that_gains_nothing_more_stops_early_and_exports_its_best_wei
     training = config(steps=40, patience=3)  # an evaluation every 4 steps
     result = train(training, evaluate=Accuracies((0.1, 0.3, 0.5, 0.5, 0.4, 0.5)))
     assert (result.steps, result.best_step) == (20, 8)
-    assert [row["step"] for row in result.rows if "val/accuracy" in row] == [0, 4, 8, 12, 16, 20]
+    assert [row["step"] for row in result.metric_rows if "val/accuracy" in row] == [0, 4, 8, 12, 16, 20]
     assert result.notes == (
         "stopped early at step 20 of 40: patience=3; the weights of step 8 (val accuracy 50.0%) are exported",
     )
@@ -251,7 +260,7 @@ def test_a_training_that_makes_its_initial_weights_worse_exports_them() -> None:
 def test_what_was_measured_since_the_last_log_entry_is_logged_when_a_training_stops_early() -> None:
     result = train(config(steps=40, patience=1, log_every_steps=3), evaluate=Accuracies((0.1, 0.3, 0.2)))
     assert result.steps == 8
-    assert [row["step"] for row in result.rows if "train/loss" in row] == [3, 6, 8]
+    assert [row["step"] for row in result.metric_rows if "train/loss" in row] == [3, 6, 8]
 
 
 def test_a_training_that_gains_runs_to_its_last_step() -> None:

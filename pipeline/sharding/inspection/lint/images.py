@@ -30,8 +30,8 @@ class DecodedImage:
         extension: extension of its member, in lower case.
         kind: "JPEG", "PNG", ...; "" if it is not an image.
         properties: what loaders may not handle as intended, in the words of the data card.
-        fault: "cut": the data end early; otherwise as in `UnreadableError`: "empty", "long", "bomb", "foreign" or
-            "damaged"; None: it decodes.
+        fault: "cut": the data end early; otherwise as in `UnreadableError`: "empty", "long", "too_many_pixels",
+            "foreign" or "damaged"; None: it decodes.
         reason: the decoder's message.
         content: its content hash.
     """
@@ -108,8 +108,8 @@ def broken(decoded: DecodedImage) -> str | None:
 
 
 @check("image-bomb", "error", f"More than {_MAX_PIXELS:,} pixels: decoding takes gigabytes, Pillow refuses or warns.")
-def bomb(decoded: DecodedImage) -> str | None:
-    return decoded.reason if decoded.fault == "bomb" else None
+def too_many_pixels(decoded: DecodedImage) -> str | None:
+    return decoded.reason if decoded.fault == "too_many_pixels" else None
 
 
 @check("image-cmyk", "warning", "A CMYK JPEG: loaders convert it to RGB differently, some with inverted colours.")
