@@ -98,7 +98,9 @@ def _check_references(parameters: Config, store: ArtifactStore) -> None:
         wanted = [str(stage) for stage in extra["stages"]]  # type: ignore[union-attr]
         named = getattr(parameters, name)
         references = (
-            {f"{name}.{part}": one for part, one in named.items()} if isinstance(named, dict) else {name: named}
+            {f"{name}.{part}": reference for part, reference in named.items()}
+            if isinstance(named, dict)
+            else {name: named}
         )
         for where, reference in references.items():
             if reference is None:

@@ -29,7 +29,7 @@ def with_article(noun: str) -> str:
     Args:
         noun: with its hyphens, without which "A-line skirt" would be a skirt of one line.
     """
-    plain = "".join(one for one in unicodedata.normalize("NFD", noun.lower()) if not unicodedata.combining(one))
+    plain = "".join(char for char in unicodedata.normalize("NFD", noun.lower()) if not unicodedata.combining(char))
     words = re.findall(r"[^\W_]+", plain)
     if not words or _HAS_ARTICLE.match(plain):
         return noun

@@ -87,7 +87,7 @@ def near_names(name: str, known: Iterable[str], limit: int = 3) -> str:
     names = sorted(set(known))
     near = difflib.get_close_matches(name, names, n=limit, cutoff=0.5)
     if near:
-        return "; did you mean " + " or ".join(shortened(one, _NAME_CHARS) for one in near) + "?"
+        return "; did you mean " + " or ".join(shortened(near_name, _NAME_CHARS) for near_name in near) + "?"
     if not names:
         return "; there are none"
     return f"; known: {listed(names)}"

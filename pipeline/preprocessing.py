@@ -71,4 +71,4 @@ def normalise_pixels(images: Tensor, mean: Tensor, std: Tensor) -> Tensor:
 
 
 def _in_words(values: Sequence[float]) -> str:
-    return ", ".join(f"{one:.8g}" for one in (values[:1] if len(set(values)) == 1 else values))
+    return ", ".join(f"{value:.8g}" for value in (values[:1] if len(set(values)) == 1 else values))

@@ -73,7 +73,7 @@ def compare(a: str, b: str, *, out: Path | None, as_json: bool) -> int:
         progress(note="measuring sizes")
         costs = _costs(comparison, store)
         differing = comparison.differing()
-        names = comparison.a.names(one.id for one in differing)
+        names = comparison.a.names(sample.id for sample in differing)
         findings = _Findings(comparison, (a, b), configs, costs, differing, names)
         if out is not None:
             from pipeline.report.comparison_page import comparison_page
@@ -124,14 +124,14 @@ def _plain(findings: _Findings) -> dict[str, Any]:
         **{
             name: {
                 "argument": argument,
-                "model": one.model,
-                "evaluation": one.artifact.name,
-                "data": one.shards.name,
-                "split": one.split,
-                "images": len(one.columns["id"]),
+                "model": evaluation.model,
+                "evaluation": evaluation.artifact.name,
+                "data": evaluation.shards.name,
+                "split": evaluation.split,
+                "images": len(evaluation.columns["id"]),
                 "cost": None if costs is None else costs[side],
             }
-            for side, (name, argument, one) in enumerate(
+            for side, (name, argument, evaluation) in enumerate(
                 zip("ab", findings.arguments, (comparison.a, comparison.b), strict=True)
             )
         },
@@ -139,8 +139,8 @@ def _plain(findings: _Findings) -> dict[str, Any]:
         "sentences": comparison.sentences(),
         "tests": {name: asdict(test) for name, test in tests.items() if test is not None},
         "measures": [{**asdict(measure), "difference": measure.difference} for measure in comparison.measures()],
-        "configs": [asdict(one) for one in findings.configs],
-        "differing": [{"image": findings.names[one.id], **asdict(one)} for one in findings.differing],
+        "configs": [asdict(setting) for setting in findings.configs],
+        "differing": [{"image": findings.names[sample.id], **asdict(sample)} for sample in findings.differing],
     }
 
 
@@ -148,10 +148,11 @@ def _print(findings: _Findings) -> None:
     from pipeline.report.comparison_rows import NO_INTERVAL, NO_INTERVAL_NOTE, data_sentence, measure_rows
 
     comparison, console = findings.comparison, Console()
-    for letter, argument, one in zip("AB", findings.arguments, (comparison.a, comparison.b), strict=True):
-        model = "" if argument == one.model else f"  {one.model}"
+    for letter, argument, evaluation in zip("AB", findings.arguments, (comparison.a, comparison.b), strict=True):
+        model = "" if argument == evaluation.model else f"  {evaluation.model}"
         console.print(
-            Text.assemble((f"{letter}  ", "bold"), argument, (f"{model}, {one.artifact.name}", "dim")), soft_wrap=True
+            Text.assemble((f"{letter}  ", "bold"), argument, (f"{model}, {evaluation.artifact.name}", "dim")),
+            soft_wrap=True,
         )
     console.print(Text(data_sentence(comparison), "dim"), soft_wrap=True)
     console.print()
@@ -185,8 +186,8 @@ def _print_configs(configs: Sequence[ConfigDifference], console: Console) -> Non
     table.add_column("settings that differ", no_wrap=True)
     for heading in ("A", "B"):
         table.add_column(heading, overflow="fold")
-    for one in configs[:_CONFIGS]:
-        table.add_row(one.key, one.a, one.b)
+    for setting in configs[:_CONFIGS]:
+        table.add_row(setting.key, setting.a, setting.b)
     console.print(table)
     if len(configs) > _CONFIGS:
         more = f"{counted(len(configs) - _CONFIGS, 'more setting')}: --json, or --out PAGE.html"
@@ -199,11 +200,11 @@ def _print_differing(differing: Sequence[DifferingSample], names: Mapping[int, s
     for heading in ("true", "A", "B"):
         table.add_column(heading, overflow="fold")
     for group, words in _GROUPS.items():
-        members = [one for one in differing if one.group == group]
+        members = [sample for sample in differing if sample.group == group]
         if not members:
             continue
         table.add_row(Text(f"{words}: {counted(len(members), 'image')}", "bold"))
-        for one in members[:_PICTURES]:
-            answers = (f"{one.a} ({one.a_score:.0%})", f"{one.b} ({one.b_score:.0%})")
-            table.add_row(Text(f"  {names[one.id]}"), Text(one.label), *map(Text, answers))
+        for sample in members[:_PICTURES]:
+            answers = (f"{sample.a} ({sample.a_score:.0%})", f"{sample.b} ({sample.b_score:.0%})")
+            table.add_row(Text(f"  {names[sample.id]}"), Text(sample.label), *map(Text, answers))
     console.print(table)

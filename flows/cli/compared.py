@@ -78,7 +78,11 @@ def _side(argument: str, evaluations: list[Artifact], store: ArtifactStore, defa
     if stage == REPORT:
         return Side(argument, (_of_run(argument, store.resolve(reference), name, default_model, store),))
     models = names_of_model(argument, store)
-    return Side(argument, tuple(one for one in evaluations if one.manifest["inputs"].get("model") in models), models)
+    return Side(
+        argument,
+        tuple(evaluation for evaluation in evaluations if evaluation.manifest["inputs"].get("model") in models),
+        models,
+    )
 
 
 def _reference(argument: str, store: ArtifactStore) -> tuple[str, str]:
@@ -98,7 +102,7 @@ def _of_run(argument: str, report: Artifact, name: str, default_model: str | Non
     if name and name not in known:
         raise UnknownNameError(f"model of {report.name}", name, known)
     order = (name, default_model, "student", "teacher", *known)
-    return store.get(next(known[one] for one in order if one in known))
+    return store.get(next(known[model] for model in order if model in known))
 
 
 def _evaluations_of_run(report: Artifact) -> dict[str, str]:
@@ -115,7 +119,7 @@ def _promoted_model(argument: str, store: ArtifactStore) -> str | None:
     report = store.resolve(reference)
     inputs = report.manifest["inputs"]
     registrations = [store.find(inputs[key]) for key in _CLASSIFIER_REGISTRATIONS if key in inputs]
-    promoted = [one for one in registrations if one is not None and one.summary.get("promoted")]
+    promoted = [artifact for artifact in registrations if artifact is not None and artifact.summary.get("promoted")]
     evaluation = max(promoted, key=commit_time).manifest["inputs"]["evaluation"] if promoted else None
     return next((name for name, value in _evaluations_of_run(report).items() if value == evaluation), None)
 

@@ -97,18 +97,24 @@ def packages(installed: Callable[[str], str] = metadata.version) -> list[Check]:
     from packaging.requirements import Requirement
 
     needed = [Requirement(text) for text in metadata.requires("tutelage") or []]
-    needed = [one for one in needed if one.marker is None or one.marker.evaluate({"extra": ""})]
+    needed = [
+        requirement
+        for requirement in needed
+        if requirement.marker is None or requirement.marker.evaluate({"extra": ""})
+    ]
     wrong = []
-    for one in needed:
-        again = f"pip install -c constraints.txt '{one.name}{one.specifier}'"
+    for requirement in needed:
+        again = f"pip install -c constraints.txt '{requirement.name}{requirement.specifier}'"
         try:
-            version = installed(one.name)
+            version = installed(requirement.name)
         except metadata.PackageNotFoundError:
-            wrong.append(Check(one.name, "fail", f"missing, needs {one.specifier}", f"Run: {again}"))
+            wrong.append(Check(requirement.name, "fail", f"missing, needs {requirement.specifier}", f"Run: {again}"))
             continue
-        if not one.specifier.contains(version, prereleases=True):
-            why = f": {_BOUND_REASONS[one.name]}" if one.name in _BOUND_REASONS else ""
-            wrong.append(Check(one.name, "fail", f"{version}, needs {one.specifier}{why}", f"Run: {again}"))
+        if not requirement.specifier.contains(version, prereleases=True):
+            why = f": {_BOUND_REASONS[requirement.name]}" if requirement.name in _BOUND_REASONS else ""
+            wrong.append(
+                Check(requirement.name, "fail", f"{version}, needs {requirement.specifier}{why}", f"Run: {again}")
+            )
     return wrong or [Check("packages", "ok", f"{len(needed)} required packages within their bounds")]
 
 

@@ -115,7 +115,7 @@ def _plain(evaluated: EvaluationResults, unreadable: list[dict[str, str]]) -> di
         "left_out": evaluated.artifact.summary.get("left_out", {"images": 0, "labels": 0, "of": {}}),
         "unreadable": unreadable,
         "metrics": evaluated.metrics,
-        "classes": [{**asdict(one), "accuracy": one.accuracy} for one in evaluated.classes()],
+        "classes": [{**asdict(result), "accuracy": result.accuracy} for result in evaluated.classes()],
         "confusions": []
         if confusion is None
         else [
@@ -156,16 +156,19 @@ def _print(model_uri: str, data: str, evaluated: EvaluationResults) -> None:
             chance = percent(metrics[f"retrieval/{key}_chance@1"])
             rows.append((name, f"R@1 {percent(metrics[f'retrieval/{key}_recall@1'])}  (chance {chance})"))
     classes = evaluated.classes()
-    worst = [f"{one.label}: {one.right:,} of {one.images:,} right ({percent(one.accuracy)})" for one in classes
-             if one.right < one.images]  # fmt: skip
+    worst = [
+        f"{result.label}: {result.right:,} of {result.images:,} right ({percent(result.accuracy)})"
+        for result in classes
+        if result.right < result.images
+    ]
     if worst:
         rows.append(("worst classes", "\n".join(worst[:_CLASSES])))
     if evaluated.confusion is not None and (pair := confused_sentence(evaluated.confusion, evaluated.labels)):
         rows.append(("most confused", pair))
     names = evaluated.names(mistake["id"] for mistake in evaluated.mistakes[:_MISTAKES])
     mistakes = [
-        f"{names[one['id']]}: {one['label']}, predicted {one['predicted']} ({one['score']:.0%})"
-        for one in evaluated.mistakes[:_MISTAKES]
+        f"{names[mistake['id']]}: {mistake['label']}, predicted {mistake['predicted']} ({mistake['score']:.0%})"
+        for mistake in evaluated.mistakes[:_MISTAKES]
     ]
     if mistakes:
         rows.append(("worst mistakes", "\n".join(mistakes)))

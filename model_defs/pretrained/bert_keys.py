@@ -45,7 +45,7 @@ def from_bert(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         if found:
             number, part, leaf = found.groups()
             if part == "attention.self.query":
-                parts = (state[f"encoder.layer.{number}.attention.self.{one}.{leaf}"] for one in _QKV)
+                parts = (state[f"encoder.layer.{number}.attention.self.{projection}.{leaf}"] for projection in _QKV)
                 ours[f"blocks.{number}.attn.qkv.{leaf}"] = torch.cat(list(parts))
             elif part not in ("attention.self.key", "attention.self.value"):
                 ours[f"blocks.{number}.{_PARTS.get(part, part)}.{leaf}"] = tensor

@@ -154,7 +154,9 @@ def _add_tensor(
     elif leaf == "pos_embed" and (resampled := _resampled(tensor, target)) is not None:
         out.state[name] = resampled
         earlier = f"{out.adapted[name]}; " if name in out.adapted else ""
-        before, after = (math.isqrt(one.shape[1] - prefix_of(one.shape[1])) for one in (tensor, target))
+        before, after = (
+            math.isqrt(embedding.shape[1] - prefix_of(embedding.shape[1])) for embedding in (tensor, target)
+        )
         out.adapted[name] = f"{earlier}positions resampled from {before} x {before} to {after} x {after} patches"
     elif leaf == "positional_embedding" and tensor.shape[0] > target.shape[0] and tensor.shape[1:] == target.shape[1:]:
         out.state[name] = tensor[: target.shape[0]]

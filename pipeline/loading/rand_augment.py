@@ -148,27 +148,27 @@ def rotate(images: Tensor, strength: Tensor) -> Tensor:
 def shear_x(images: Tensor, strength: Tensor) -> Tensor:
     """Shifts rows by up to 0.3 of their distance to the middle."""
     shear = strength.flatten() * 0.3
-    one = torch.ones_like(shear)
-    return _affine(images, [[one, shear], [0 * one, one]])
+    ones = torch.ones_like(shear)
+    return _affine(images, [[ones, shear], [0 * ones, ones]])
 
 
 def shear_y(images: Tensor, strength: Tensor) -> Tensor:
     """Shifts columns by up to 0.3 of their distance to the middle."""
     shear = strength.flatten() * 0.3
-    one = torch.ones_like(shear)
-    return _affine(images, [[one, 0 * one], [shear, one]])
+    ones = torch.ones_like(shear)
+    return _affine(images, [[ones, 0 * ones], [shear, ones]])
 
 
 def translate_x(images: Tensor, strength: Tensor) -> Tensor:
     """Shifts by up to 0.45 of the width."""
-    one = torch.ones_like(strength.flatten())
-    return _affine(images, [[one, 0 * one], [0 * one, one]], x=strength.flatten() * 0.9)
+    ones = torch.ones_like(strength.flatten())
+    return _affine(images, [[ones, 0 * ones], [0 * ones, ones]], x=strength.flatten() * 0.9)
 
 
 def translate_y(images: Tensor, strength: Tensor) -> Tensor:
     """Shifts by up to 0.45 of the height."""
-    one = torch.ones_like(strength.flatten())
-    return _affine(images, [[one, 0 * one], [0 * one, one]], y=strength.flatten() * 0.9)
+    ones = torch.ones_like(strength.flatten())
+    return _affine(images, [[ones, 0 * ones], [0 * ones, ones]], y=strength.flatten() * 0.9)
 
 
 OPERATIONS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {

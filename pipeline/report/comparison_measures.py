@@ -84,7 +84,7 @@ def classifier_measures(a: Answers, b: Answers, *, top_5: bool) -> list[Measure]
     """
     rows = np.arange(len(a.labels))
     values = zip(a.bootstrapped(rows), b.bootstrapped(rows), strict=True)
-    intervals = zip(*(bootstrap_intervals(one.bootstrapped, len(rows)) for one in (a, b)), strict=True)
+    intervals = zip(*(bootstrap_intervals(answers.bootstrapped, len(rows)) for answers in (a, b)), strict=True)
     f1, calibration = (
         Measure(name, *value, *interval)
         for name, value, interval in zip(("macro F1", "calibration error"), values, intervals, strict=True)
@@ -105,7 +105,7 @@ def classifier_measures(a: Answers, b: Answers, *, top_5: bool) -> list[Measure]
 
 def score_measure(a: NDArray[np.float64], b: NDArray[np.float64]) -> Measure:
     """The mean of the reciprocal ranks, [N] each."""
-    intervals = (bootstrap_intervals(partial(_mean, one), len(one))[0] for one in (a, b))
+    intervals = (bootstrap_intervals(partial(_mean, scores), len(scores))[0] for scores in (a, b))
     return Measure(SCORE, float(a.mean()), float(b.mean()), *intervals)
 
 
@@ -118,7 +118,7 @@ def recall_measures(a: Mapping[str, float], b: Mapping[str, float]) -> Iterator[
     for name in a:
         direction, is_recall, _ = name.partition("_recall@")
         if name in b and is_recall and name.startswith("retrieval/"):
-            intervals = (_wilson(one[name], one[f"{direction}_queries"]) for one in (a, b))
+            intervals = (_wilson(metrics[name], metrics[f"{direction}_queries"]) for metrics in (a, b))
             yield Measure(name.removeprefix("retrieval/").replace("_", " "), a[name], b[name], *intervals)
 
 

@@ -29,8 +29,10 @@ def comparison_page(
     models = tag(
         "dl",
         *[
-            join(tag("dt", letter), tag("dd", tag("code", argument), " ", tag("span", one.model, class_="quiet")))
-            for letter, argument, one in zip("AB", arguments, (comparison.a, comparison.b), strict=True)
+            join(
+                tag("dt", letter), tag("dd", tag("code", argument), " ", tag("span", evaluation.model, class_="quiet"))
+            )
+            for letter, argument, evaluation in zip("AB", arguments, (comparison.a, comparison.b), strict=True)
         ],
     )
     sentences = [tag("p", tag("strong", f"{sentence}.")) for sentence in comparison.sentences()]
@@ -78,7 +80,7 @@ def _with_interval(value: str, interval: str) -> Markup:
 def _settings(configs: Sequence[ConfigDifference]) -> Markup | None:
     if not configs:
         return None
-    rows: list[list[Child]] = [[tag("code", one.key), one.a, one.b] for one in configs]
+    rows: list[list[Child]] = [[tag("code", setting.key), setting.a, setting.b] for setting in configs]
     return table(["setting", "A", "B"], rows)
 
 
@@ -89,28 +91,28 @@ def _pictures(comparison: Comparison) -> Markup | None:
     gallery = Gallery(comparison.a.shards)
     groups: list[Child] = []
     for group, heading in _GROUPS:
-        members = [one for one in differing if one.group == group]
+        members = [sample for sample in differing if sample.group == group]
         if not members:
             continue
         shown = members[:_PICTURES]
-        names = comparison.a.names(one.id for one in shown)
+        names = comparison.a.names(sample.id for sample in shown)
         count = counted(len(members), "image")
         first = f", the {len(shown)} most confident mistakes" if len(shown) < len(members) else ""
         groups += [
             tag("h3", f"{heading}: {count}{first}"),
-            tag("div", [_tile(gallery, one, names[one.id]) for one in shown], class_="tiles"),
+            tag("div", [_tile(gallery, sample, names[sample.id]) for sample in shown], class_="tiles"),
         ]
     return join(*groups)
 
 
-def _tile(gallery: Gallery, one: DifferingSample, name: str) -> Markup:
+def _tile(gallery: Gallery, sample: DifferingSample, name: str) -> Markup:
     return tag(
         "div",
-        gallery.thumb(one.id, f"{name}: {one.label}"),
+        gallery.thumb(sample.id, f"{name}: {sample.label}"),
         tag("div", name),
-        tag("div", tag("span", "true ", class_="quiet"), one.label),
-        _answer("A", one.a, one.a_score, one.a == one.label),
-        _answer("B", one.b, one.b_score, one.b == one.label),
+        tag("div", tag("span", "true ", class_="quiet"), sample.label),
+        _answer("A", sample.a, sample.a_score, sample.a == sample.label),
+        _answer("B", sample.b, sample.b_score, sample.b == sample.label),
         class_="tile",
     )
 

@@ -77,5 +77,5 @@ def _measure_row(measure: Measure) -> MeasureRow:
 
 
 def _cost_row(name: str, costs: Costs, key: str, shown: Callable[[float], str]) -> MeasureRow:
-    a, b = (one[key] for one in costs)
+    a, b = (cost[key] for cost in costs)
     return MeasureRow(name, shown(a), shown(b), f"{b / a:.2f} x" if a else "")

@@ -106,4 +106,4 @@ class EvaluationResults:
             return []
         totals, right = self.confusion.sum(axis=1), np.diag(self.confusion)
         results = [ClassResult(self.labels[c], int(right[c]), int(totals[c])) for c in np.flatnonzero(totals).tolist()]
-        return sorted(results, key=lambda one: (one.accuracy, -one.images, one.label))
+        return sorted(results, key=lambda result: (result.accuracy, -result.images, result.label))

@@ -101,7 +101,9 @@ class Comparison:
     @cached_property
     def ranked(self) -> NDArray[np.bool_]:
         """[n] whether a common sample has ranks of both models among the same candidates."""
-        has_ranks = all("text_rank" in one.columns for one in (self.a, self.b)) and self.has_only_common_samples
+        has_ranks = (
+            all("text_rank" in evaluation.columns for evaluation in (self.a, self.b)) and self.has_only_common_samples
+        )
         if not has_ranks:
             return np.zeros(self.samples, dtype=np.bool_)
         a, b = self._reciprocal_ranks
@@ -167,7 +169,7 @@ class Comparison:
             scores = float(self.a.columns["score"][a_row]), float(self.b.columns["score"][b_row])
             found.append(DifferingSample(group, int(self.a.columns["id"][a_row]), label, a, scores[0], b, scores[1]))
         order = {"only_b": 0, "only_a": 1, "both_wrong": 2}
-        return sorted(found, key=lambda one: (order[one.group], -_confidence_of_mistake(one), one.id))
+        return sorted(found, key=lambda sample: (order[sample.group], -_confidence_of_mistake(sample), sample.id))
 
     @property
     def _correct(self) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
@@ -176,16 +178,16 @@ class Comparison:
     @property
     def _reciprocal_ranks(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         a, b = (
-            (1 / one.columns["text_rank"][rows] + 1 / one.columns["image_rank"][rows]) / 2
-            for one, rows in ((self.a, self.a_rows), (self.b, self.b_rows))
+            (1 / evaluation.columns["text_rank"][rows] + 1 / evaluation.columns["image_rank"][rows]) / 2
+            for evaluation, rows in ((self.a, self.a_rows), (self.b, self.b_rows))
         )
         return a, b
 
-    def _answers(self, one: EvaluationResults, rows: NDArray[np.int64]) -> Answers:
+    def _answers(self, evaluation: EvaluationResults, rows: NDArray[np.int64]) -> Answers:
         """The answers of A or B on the labelled common samples, with class numbers over the labels of both."""
         names = {name: number for number, name in enumerate(dict.fromkeys((*self.a.labels, *self.b.labels)))}
-        numbers = np.array([names[label] for label in one.labels], dtype=np.int64)
-        columns = {name: column[rows[self.labelled]] for name, column in one.columns.items()}
+        numbers = np.array([names[label] for label in evaluation.labels], dtype=np.int64)
+        columns = {name: column[rows[self.labelled]] for name, column in evaluation.columns.items()}
         return Answers(
             labels=numbers[columns["label"]],
             predicted=numbers[columns["predicted"]],
@@ -196,17 +198,17 @@ class Comparison:
         )
 
 
-def _identities(one: EvaluationResults, other: EvaluationResults) -> list[tuple[object, ...]]:
-    """For each sample of `one` a tuple that is equal for the same sample of `other`.
+def _identities(evaluation: EvaluationResults, other: EvaluationResults) -> list[tuple[object, ...]]:
+    """For each sample of `evaluation` a tuple that is equal for the same sample of `other`.
 
     It has the id and the label, or for different shards the key, the content hash and the label.
     """
-    labels = [one.labels[label] if label >= 0 else None for label in one.columns["label"].tolist()]
-    if one.shards.name == other.shards.name:
-        return list(zip(one.columns["id"].tolist(), labels, strict=True))
-    index = SampleIndex.open(one.shards)
-    hashes = index.content_hashes.take(pa.array(one.columns["id"])).to_pylist()
-    return list(zip(one.columns["key"].tolist(), hashes, labels, strict=True))
+    labels = [evaluation.labels[label] if label >= 0 else None for label in evaluation.columns["label"].tolist()]
+    if evaluation.shards.name == other.shards.name:
+        return list(zip(evaluation.columns["id"].tolist(), labels, strict=True))
+    index = SampleIndex.open(evaluation.shards)
+    hashes = index.content_hashes.take(pa.array(evaluation.columns["id"])).to_pylist()
+    return list(zip(evaluation.columns["key"].tolist(), hashes, labels, strict=True))
 
 
 def _confidence_of_mistake(sample: DifferingSample) -> float:

@@ -45,10 +45,10 @@ def near_pairs(hashes: NDArray[np.uint64], radius: int) -> tuple[NDArray[np.int6
     """
     found = [np.empty(0, dtype=np.int64)]
     for mask, skipped in _choices(hashes, hashes, radius):
-        for one, other in _agreeing_within(hashes & mask):
-            near, _ = _near(hashes[one] ^ hashes[other], radius, skipped)
-            one, other = one[near], other[near]
-            found.append(np.minimum(one, other) << 32 | np.maximum(one, other))
+        for first, second in _agreeing_within(hashes & mask):
+            near, _ = _near(hashes[first] ^ hashes[second], radius, skipped)
+            first, second = first[near], second[near]
+            found.append(np.minimum(first, second) << 32 | np.maximum(first, second))
     pairs = np.sort(np.concatenate(found))
     return pairs >> 32, pairs & 0xFFFFFFFF
 
@@ -62,10 +62,10 @@ def pairs_between(
         Positions in `left`, positions in `right`, and the numbers of different bits; in batches of pairs, unsorted.
     """
     for mask, skipped in _choices(left, right, radius):
-        for one, other in _agreeing(left & mask, right & mask):
-            near, distance = _near(left[one] ^ right[other], radius, skipped)
+        for left_positions, right_positions in _agreeing(left & mask, right & mask):
+            near, distance = _near(left[left_positions] ^ right[right_positions], radius, skipped)
             if near.size:
-                yield one[near], other[near], distance
+                yield left_positions[near], right_positions[near], distance
 
 
 def _near(

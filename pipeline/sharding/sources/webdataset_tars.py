@@ -167,7 +167,9 @@ class WebdatasetConfig(SourceConfig):
         self._check_members(listings)
         root = addresses.common_folder(tars)
         title = root.rstrip("/").rpartition("/")[2] or "tars"
-        shards = [(tar.url.removeprefix(root).lstrip("/"), one) for tar, one in zip(tars, listings, strict=True)]
+        shards = [
+            (tar.url.removeprefix(root).lstrip("/"), listing) for tar, listing in zip(tars, listings, strict=True)
+        ]
         skipped = SkipCounter()
         skipped.extend(skipped_by_name(self.tars, TAR_SUFFIXES))
         for shard, listing in shards:
