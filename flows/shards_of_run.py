@@ -24,8 +24,8 @@ def make_shards(
         mixture: name of a data set -> STAGE/KEY of its shards; empty: none.
         existing: STAGE/KEY of existing shards; takes precedence over both.
     """
-    if (found := run.existing(existing)) is not None:
-        return found
+    if (artifact := run.existing(existing)) is not None:
+        return artifact
     if mixture:
         data_sets = {
             name: data_set for name, reference in mixture.items() if (data_set := run.existing(reference)) is not None
@@ -33,5 +33,5 @@ def make_shards(
         return run.submit(MixDatasets(), MixDatasetsConfig(), data_sets)
     config = data.resolved()
     base = find_base(config, run.store)
-    found = None if base is None else run.existing(base.artifact.name)
-    return run.submit(ShardDataset(), config, {} if found is None else {"base": found})
+    artifact = None if base is None else run.existing(base.artifact.name)
+    return run.submit(ShardDataset(), config, {} if artifact is None else {"base": artifact})

@@ -162,8 +162,8 @@ class StageRun:
         summary = self.summary()
         if not summary.nothing_new:
             return summary
-        found = next(result for result in summary.results if result.nothing_new)
-        return Completed(name=NOTHING_NEW, message=f"{found.reference} is up to date", data=summary)
+        unchanged = next(result for result in summary.results if result.nothing_new)
+        return Completed(name=NOTHING_NEW, message=f"{unchanged.reference} is up to date", data=summary)
 
 
 @contextmanager

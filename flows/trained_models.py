@@ -69,9 +69,9 @@ def find_teacher(
     Args:
         existing: STAGE/KEY of the existing teacher.
     """
-    found = run.existing(existing)
-    if found is not None or (reads_teacher_outputs(parameters.student) and columns.handle is not None):
-        return found
+    teacher = run.existing(existing)
+    if teacher is not None or (reads_teacher_outputs(parameters.student) and columns.handle is not None):
+        return teacher
     baseline = make_baseline(run, parameters, shards, columns)
     return make_teacher(run, parameters.teacher, shards, columns, starts_from=baseline)
 

@@ -77,7 +77,7 @@ def _resnet(name: str, tensor: Tensor) -> tuple[str, Tensor]:
         return name.replace("attnpool.c_proj", "image_projection"), tensor
     if name == "attnpool.positional_embedding":
         tensor = tensor[None]
-    name = re.sub(r"\.downsample\.([01])\.", lambda found: f".downsample.{_DOWNSAMPLE[found[1]]}.", name)
+    name = re.sub(r"\.downsample\.([01])\.", lambda match: f".downsample.{_DOWNSAMPLE[match[1]]}.", name)
     return f"image.{_replace_prefix(name, _RESNET)}", tensor
 
 
@@ -89,8 +89,8 @@ def _text(name: str, tensor: Tensor) -> tuple[str, Tensor]:
 
 def _block(name: str) -> str | None:
     """The name of a parameter of a Transformer block; None if it is in no block."""
-    found = re.fullmatch(r"transformer\.resblocks\.(\d+)\.(.+)", name)
-    return f"blocks.{found[1]}.{_replace_prefix(found[2], _BLOCK)}" if found else None
+    match = re.fullmatch(r"transformer\.resblocks\.(\d+)\.(.+)", name)
+    return f"blocks.{match[1]}.{_replace_prefix(match[2], _BLOCK)}" if match else None
 
 
 def _replace_prefix(name: str, table: Mapping[str, str]) -> str:

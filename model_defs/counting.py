@@ -81,8 +81,10 @@ def layer_table(name: str, **kwargs: Any) -> list[LayerRow]:
         rows.append(LayerRow(path, _type(module), shapes.get(path), count, macs))
         if next(module.children(), None) is not None:
             rows += [
-                LayerRow(f"{path}.{own}".lstrip("."), "Parameter", tuple(parameter.shape), parameter.numel(), 0)
-                for own, parameter in module.named_parameters(recurse=False)
+                LayerRow(
+                    f"{path}.{parameter_name}".lstrip("."), "Parameter", tuple(parameter.shape), parameter.numel(), 0
+                )
+                for parameter_name, parameter in module.named_parameters(recurse=False)
             ]
     return rows
 
@@ -101,8 +103,8 @@ def rows_at(rows: Sequence[LayerRow], depth: int) -> list[LayerRow]:
         submodules = inside.get(row.path, ())
         if level == depth or (level < depth and not submodules):
             shown.append(row)
-        elif level < depth and (own := row.macs - sum(submodule.macs for submodule in submodules)):
-            shown.append(LayerRow(f"{row.path} itself".lstrip(), row.type, row.shape, 0, own))
+        elif level < depth and (own_macs := row.macs - sum(submodule.macs for submodule in submodules)):
+            shown.append(LayerRow(f"{row.path} itself".lstrip(), row.type, row.shape, 0, own_macs))
     return shown
 
 

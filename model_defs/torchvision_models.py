@@ -63,9 +63,9 @@ class EfficientNet(PooledMap):
     ) -> None:
         super().__init__()
         refuse_smaller(self.family, img_size, self.smallest)
-        own = {} if dropout is None else {"dropout": dropout}
+        dropout_kwargs = {} if dropout is None else {"dropout": dropout}
         net = torchvision.models.get_model(
-            variant, weights=None, num_classes=max(1, num_classes), stochastic_depth_prob=drop_path, **own
+            variant, weights=None, num_classes=max(1, num_classes), stochastic_depth_prob=drop_path, **dropout_kwargs
         )
         self.features = net.features
         self.classifier = net.classifier

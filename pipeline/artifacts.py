@@ -148,10 +148,10 @@ class Artifact:
         Raises:
             DamagedError: it no longer exists.
         """
-        found = ArtifactStore(self.storage, self.cache.parent).find(name)
-        if found is None:
+        artifact = ArtifactStore(self.storage, self.cache.parent).find(name)
+        if artifact is None:
             raise DamagedError(f"{self.name} needs {name}, which is missing from {self.storage.url}; restore it")
-        return found
+        return artifact
 
     def folder(self, prefix: str = "") -> Path:
         """A local folder with all its files (below `prefix`), fetched if necessary."""
@@ -224,10 +224,10 @@ class ArtifactStore:
         Raises:
             DamagedError: it no longer exists, or its manifest is invalid; see `find`.
         """
-        found = self.find(name)
-        if found is None:
+        artifact = self.find(name)
+        if artifact is None:
             raise DamagedError(f"{name}: was committed and is no longer in {self.storage.url}; restore it")
-        return found
+        return artifact
 
     def find(self, name: str) -> Artifact | None:
         """The committed artifact STAGE/KEY, or None.
@@ -268,10 +268,10 @@ class ArtifactStore:
         Raises:
             InputError: none or several match.
         """
-        found = self.find(self.full_name(reference))
-        if found is None:
+        artifact = self.find(self.full_name(reference))
+        if artifact is None:
             raise UnknownNameError("artifact", reference, self.names())
-        return found
+        return artifact
 
     def full_name(self, reference: str) -> str:
         """STAGE/KEY of the artifact that a reference names, see `resolve`.

@@ -167,10 +167,10 @@ def _has_tag(model: type[BaseModel], tag: str | int) -> bool:
 def _models_in(annotation: Any) -> list[type[BaseModel]]:
     if isinstance(annotation, type):
         return [annotation] if issubclass(annotation, BaseModel) else []
-    found: list[type[BaseModel]] = []
+    models: list[type[BaseModel]] = []
     for argument in getattr(annotation, "__args__", ()):
-        found.extend(_models_in(argument))
-    return found
+        models.extend(_models_in(argument))
+    return models
 
 
 def _extra(field: FieldInfo) -> dict[str, Any]:

@@ -211,14 +211,14 @@ def _create_model(where: str, architecture: str, kwargs: Mapping[str, Any]) -> n
         raise InputError(f"{where}: {error}") from None
 
 
-def _differences(found: Mapping[str, Tensor], wanted: Mapping[str, Tensor], shown: int = 3) -> str:
+def _differences(state: Mapping[str, Tensor], wanted: Mapping[str, Tensor], shown: int = 3) -> str:
     """The differences of two state dicts in a few words; "" if there are none."""
-    missing = [name for name in wanted if name not in found]
-    unknown = [name for name in found if name not in wanted]
+    missing = [name for name in wanted if name not in state]
+    unknown = [name for name in state if name not in wanted]
     reshaped = [
-        f"{name} {tuple(found[name].shape)} for {tuple(tensor.shape)}"
+        f"{name} {tuple(state[name].shape)} for {tuple(tensor.shape)}"
         for name, tensor in wanted.items()
-        if name in found and found[name].shape != tensor.shape
+        if name in state and state[name].shape != tensor.shape
     ]
     differences = []
     for word, names in (("missing", missing), ("unknown", unknown), ("other shape", reshaped)):

@@ -100,17 +100,17 @@ def paths_matching(pattern: str) -> list[str]:
     Raises:
         InputError: a folder cannot be listed.
     """
-    found = ["/"]
+    paths = ["/"]
     segments = pattern.split("/")[1:]
     for number, segment in enumerate(segments):
         if segment == "**":
             ends = number == len(segments) - 1
-            found = [path for start in found if _is_folder(start) for path in _below(start, files=ends)]
+            paths = [path for start in paths if _is_folder(start) for path in _below(start, files=ends)]
         elif any(sign in segment for sign in "*?["):
-            found = [path for folder in found if _is_folder(folder) for path in _matches(folder, segment)]
+            paths = [path for folder in paths if _is_folder(folder) for path in _matches(folder, segment)]
         else:
-            found = [path for path in (os.path.join(folder, segment) for folder in found) if _exists(path)]
-    return found
+            paths = [path for path in (os.path.join(folder, segment) for folder in paths) if _exists(path)]
+    return paths
 
 
 def _exists(path: str) -> bool:

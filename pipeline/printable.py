@@ -17,6 +17,6 @@ def printable(text: str, limit: int | None = None) -> str:
     return escaped if limit is None or len(escaped) <= limit else escaped[: limit - 1] + "…"
 
 
-def _escaped(found: re.Match[str]) -> str:
-    code = ord(found.group())
+def _escaped(match: re.Match[str]) -> str:
+    code = ord(match.group())
     return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"

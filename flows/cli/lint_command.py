@@ -94,10 +94,10 @@ def _print(findings: Findings, totals: Totals, deep: bool) -> None:
         console.print()
     errors, warnings = findings.number("error"), findings.number("warning")
     checked = f"{counted(totals.shards, 'shard')}, {counted(totals.samples, 'sample')}, {totals.bytes / 1e6:,.1f} MB"
-    found = f"{counted(errors, 'error')}, {counted(warnings, 'warning')}" if errors or warnings else "nothing found"
+    result = f"{counted(errors, 'error')}, {counted(warnings, 'warning')}" if errors or warnings else "nothing found"
     how = "" if deep else " (headers only)"
     style = _STYLES["error"] if errors else _STYLES["warning"] if warnings else "green"
-    console.print(Text.assemble(f"{checked}{how}: ", (found, style)))
+    console.print(Text.assemble(f"{checked}{how}: ", (result, style)))
 
 
 def _line(finding: Finding) -> Text:

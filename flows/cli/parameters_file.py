@@ -97,9 +97,9 @@ def shell_parameters(
 
 def _part_for(entry: FlowEntry, values: dict[str, Any]) -> dict[str, Any]:
     """The values without those that only the lifecycle has; unknown names stay, and fail validation."""
-    whole = set(find_flow("lifecycle").parameter_model().model_fields)
-    own = set(entry.parameter_model().model_fields)
-    return {name: value for name, value in values.items() if name in own or name not in whole}
+    lifecycle_fields = set(find_flow("lifecycle").parameter_model().model_fields)
+    flow_fields = set(entry.parameter_model().model_fields)
+    return {name: value for name, value in values.items() if name in flow_fields or name not in lifecycle_fields}
 
 
 def validated_model(model: type[ConfigT], values: Mapping[str, Any], where: str) -> ConfigT:

@@ -31,15 +31,15 @@ def stats(what: str, *, as_json: bool) -> int:
     """Prints statistics of an artifact, from its index, or of tars, from their headers."""
     artifact = named_artifact(what)
     if artifact is not None:
-        found = statistics(_artifact_columns(artifact))
+        values = statistics(_artifact_columns(artifact))
     else:
         tars = [shard.file for shard in named_tars([what]).shards]
         with progress_line("data stats") as progress:
-            found = statistics(tar_columns(tars, progress))
+            values = statistics(tar_columns(tars, progress))
     if as_json:
-        print(json.dumps({"what": what, **found}, indent=1, ensure_ascii=False))
+        print(json.dumps({"what": what, **values}, indent=1, ensure_ascii=False))
     else:
-        Console().print(_page(found))
+        Console().print(_page(values))
     return 0
 
 
@@ -54,21 +54,21 @@ def _artifact_columns(artifact: Artifact) -> ImageColumns:
     return artifact_columns(artifact, index, reading)
 
 
-def _page(found: dict[str, Any]) -> Group:
-    shards, labels, captions = found["shards"], found["labels"], found["captions"]
+def _page(values: dict[str, Any]) -> Group:
+    shards, labels, captions = values["shards"], values["labels"], values["captions"]
     blocks: list[RenderableType] = [
         Text.assemble(
-            (counted(found["images"], "image"), "bold"),
-            f", {found['image_bytes'] / 1e6:,.1f} MB, in "
+            (counted(values["images"], "image"), "bold"),
+            f", {values['image_bytes'] / 1e6:,.1f} MB, in "
             f"{counted(shards['number'], 'shard')} ({shards['total_bytes'] / 1e6:,.1f} MB): ",
-            ", ".join(f"{split} {count:,}" for split, count in found["splits"].items() if count),
+            ", ".join(f"{split} {count:,}" for split, count in values["splits"].items() if count),
         ),
         Text(),
         _spreads(
             {
-                "width": found["width"],
-                "height": found["height"],
-                "bytes an image": found["bytes"],
+                "width": values["width"],
+                "height": values["height"],
+                "bytes an image": values["bytes"],
                 "captions an image": captions["per_image"],
                 "characters a caption": captions["characters"],
                 "bytes a shard": shards["bytes"],
@@ -77,12 +77,12 @@ def _page(found: dict[str, Any]) -> Group:
         Text(),
     ]
     rows = []
-    if found["formats"]:
-        some = f" (of {counted(found['formats_of'], 'image')})" if found["formats_of"] < found["images"] else ""
-        rows.append(("formats", ", ".join(f"{name} {count:,}" for name, count in found["formats"].items()) + some))
+    if values["formats"]:
+        some = f" (of {counted(values['formats_of'], 'image')})" if values["formats_of"] < values["images"] else ""
+        rows.append(("formats", ", ".join(f"{name} {count:,}" for name, count in values["formats"].items()) + some))
     without = f", {counted(captions['images_without'], 'image')} without one" if captions["images_without"] else ""
     rows.append(("captions", f"{captions['number']:,}{without}"))
-    twice = found["duplicates"]
+    twice = values["duplicates"]
     rows.append(
         (
             "duplicates",
@@ -92,7 +92,7 @@ def _page(found: dict[str, Any]) -> Group:
             else "none with equal bytes",
         )
     )
-    rows += [("problem", f"{counted(count, 'sample')}: {reason}") for reason, count in found["problems"].items()]
+    rows += [("problem", f"{counted(count, 'sample')}: {reason}") for reason, count in values["problems"].items()]
     without = f", {counted(labels['without'], 'image')} without one" if labels["without"] else ""
     rows.append(("labels", f"{labels['number']:,}{without}"))
     table = Table.grid(padding=(0, 2, 0, 0))

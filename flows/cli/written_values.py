@@ -111,10 +111,10 @@ def scalar_path(tree: Any, location: tuple[str | int, ...]) -> tuple[str | int, 
     path: tuple[str | int, ...] = ()
     for part in location:
         container = tree.value if isinstance(tree, Scalar) else tree
-        found = (isinstance(container, dict) and part in container) or (
+        is_element = (isinstance(container, dict) and part in container) or (
             isinstance(container, list) and isinstance(part, int) and part < len(container)
         )
-        if found:
+        if is_element:
             tree, path = container[part], (*path, part)
     return path if isinstance(tree, Scalar) else None
 
@@ -185,9 +185,9 @@ class _NodeReader:
             raise self._error(node, f"{text[:40]!r} is not a valid !!{tag}")
         return self._as_scalar(node, Scalar(text, value))
 
-    def _as_scalar(self, node: yaml.ScalarNode, found: Scalar) -> Any:
+    def _as_scalar(self, node: yaml.ScalarNode, scalar: Scalar) -> Any:
         """A quoted scalar with an explicit tag is its value; an unquoted one keeps its text."""
-        return found if node.style is None else found.value
+        return scalar if node.style is None else scalar.value
 
     def _error(self, node: yaml.Node, why: str) -> InputError:
         mark = node.start_mark

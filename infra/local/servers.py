@@ -134,7 +134,7 @@ def prefect_worker(folder: Path, api_url: str, pool: str, port: int, *, env: Map
     folder = folder.absolute()
     folder.mkdir(parents=True, exist_ok=True)
     command = [sys.executable, "-m", "prefect", "worker", "start", "--pool", pool, "--type", "process"]
-    own = {
+    settings = {
         "PREFECT_HOME": str(folder),
         "PREFECT_PROFILES_PATH": None,
         "PREFECT_API_URL": api_url,
@@ -148,7 +148,7 @@ def prefect_worker(folder: Path, api_url: str, pool: str, port: int, *, env: Map
         probes=[f"http://{LOOPBACK}:{port}/health"],
         log=folder / "worker.log",
         ports=[port],
-        env={**_QUIET, **env, **own},
+        env={**_QUIET, **env, **settings},
         start_timeout_s=300,
         # Its flows get SIGTERM and 30 s to save a checkpoint.
         grace_s=40,

@@ -41,9 +41,9 @@ def from_bert(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     ours["positional_embedding"] = positions if segments is None else positions + segments[0]
     ours["token_embedding.weight"] = state["embeddings.word_embeddings.weight"]
     for name, tensor in state.items():
-        found = _LAYER.fullmatch(name)
-        if found:
-            number, part, leaf = found.groups()
+        match = _LAYER.fullmatch(name)
+        if match:
+            number, part, leaf = match.groups()
             if part == "attention.self.query":
                 parts = (state[f"encoder.layer.{number}.attention.self.{projection}.{leaf}"] for projection in _QKV)
                 ours[f"blocks.{number}.attn.qkv.{leaf}"] = torch.cat(list(parts))

@@ -65,13 +65,13 @@ def unwrap_state(content: Any, where: str) -> dict[str, Tensor]:
     state = {name: value for name, value in tensors if isinstance(name, str) and isinstance(value, Tensor)}
     if not state:
         raise ModelError(f"{where}: holds no tensors by name; give a file with a state dict")
-    found = True
-    while found:
-        found = False
+    prefix_removed = True
+    while prefix_removed:
+        prefix_removed = False
         for prefix in _PREFIXES:
             if all(name.startswith(prefix) for name in state):
                 state = {name.removeprefix(prefix): value for name, value in state.items()}
-                found = True
+                prefix_removed = True
     return state
 
 

@@ -73,28 +73,28 @@ class FittedState:
 
 
 def fit(
-    wanted: dict[str, Tensor], found: dict[str, Tensor], classifiers: tuple[str, ...], first_convolution: str
+    wanted: dict[str, Tensor], source: dict[str, Tensor], classifiers: tuple[str, ...], first_convolution: str
 ) -> FittedState:
     """Adapts the tensors of a source to a model.
 
     Args:
         wanted: the model's tensors, of which only names and shapes are used.
-        found: the source's tensors, with the model's names.
+        source: the source's tensors, with the model's names.
         classifiers: names of the model's heads, even if it has none (num_classes=0).
         first_convolution: name of the convolution on the pixels.
     """
     out = FittedState()
-    found = with_distillation_token(wanted, found, out)
+    source = with_distillation_token(wanted, source, out)
     for name, target in wanted.items():
-        if name in found:
-            _add_tensor(name, found[name], target, classifiers, first_convolution, out)
+        if name in source:
+            _add_tensor(name, source[name], target, classifiers, first_convolution, out)
         else:
-            reason = _why_missing(name, classifiers, found)
+            reason = _why_missing(name, classifiers, source)
             if reason is None:
                 out.unexplained.append(f"{name} {_shape(target)} of the model is not in the weights")
             else:
                 out.missing[name] = reason
-    for name, tensor in found.items():
+    for name, tensor in source.items():
         if name not in wanted:
             reason = _why_dropped(name, classifiers, wanted)
             if reason is None:
@@ -104,31 +104,33 @@ def fit(
     return out
 
 
-def with_distillation_token(wanted: dict[str, Tensor], found: dict[str, Tensor], out: FittedState) -> dict[str, Tensor]:
+def with_distillation_token(
+    wanted: dict[str, Tensor], source: dict[str, Tensor], out: FittedState
+) -> dict[str, Tensor]:
     """The source with as many prefix tokens as the model: ViT into distilled DeiT, and vice versa.
 
     A missing distillation token is initialised from the class token, and its head from the class head; `out.adapted`
     gets the reasons.
     """
-    model_has, source_has = "dist_token" in wanted, "dist_token" in found
-    if model_has == source_has or "cls_token" not in found or "pos_embed" not in found:
-        return found
-    found = dict(found)
-    positions = found["pos_embed"]
+    model_has, source_has = "dist_token" in wanted, "dist_token" in source
+    if model_has == source_has or "cls_token" not in source or "pos_embed" not in source:
+        return source
+    source = dict(source)
+    positions = source["pos_embed"]
     if model_has:
-        found["dist_token"] = found["cls_token"].clone()
+        source["dist_token"] = source["cls_token"].clone()
         out.adapted["dist_token"] = "the weights have no distillation token; it starts as the class token"
         if prefix_of(positions.shape[1]) == 1:
-            found["pos_embed"] = torch.cat([positions[:, :1], positions], dim=1)
+            source["pos_embed"] = torch.cat([positions[:, :1], positions], dim=1)
             out.adapted["pos_embed"] = "the distillation token starts with the class token's position"
         for leaf in ("weight", "bias"):
-            if f"head.{leaf}" in found and f"head_dist.{leaf}" in wanted:
-                found[f"head_dist.{leaf}"] = found[f"head.{leaf}"].clone()
+            if f"head.{leaf}" in source and f"head_dist.{leaf}" in wanted:
+                source[f"head_dist.{leaf}"] = source[f"head.{leaf}"].clone()
                 out.adapted[f"head_dist.{leaf}"] = "the weights have one head; the distillation head starts as it"
     elif prefix_of(positions.shape[1]) == 2:
-        found["pos_embed"] = torch.cat([positions[:, :1], positions[:, 2:]], dim=1)
+        source["pos_embed"] = torch.cat([positions[:, :1], positions[:, 2:]], dim=1)
         out.adapted["pos_embed"] = "without the distillation token's position, which this model has not"
-    return found
+    return source
 
 
 def _add_tensor(
@@ -165,9 +167,9 @@ def _add_tensor(
         out.unexplained.append(f"{name} is {_shape(tensor)} in the weights, {_shape(target)} in the model")
 
 
-def _why_missing(name: str, classifiers: tuple[str, ...], found: dict[str, Tensor]) -> str | None:
+def _why_missing(name: str, classifiers: tuple[str, ...], source: dict[str, Tensor]) -> str | None:
     owner, _, leaf = name.rpartition(".")
-    if _is_auxiliary(name) and not any(map(_is_auxiliary, found)):
+    if _is_auxiliary(name) and not any(map(_is_auxiliary, source)):
         return "the weights have no auxiliary heads; they are fresh"
     if leaf == "num_batches_tracked":
         return "a counter that old files do not have"

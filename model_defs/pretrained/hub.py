@@ -38,22 +38,22 @@ class HubSource:
         Raises:
             ModelError: it is none of these.
         """
-        found = _SPEC.fullmatch(text)
-        if found is None:
+        match = _SPEC.fullmatch(text)
+        if match is None:
             raise ModelError(
                 f"pretrained={text!r}: names no weights; give a torchvision name (ResNet50_Weights.IMAGENET1K_V2), an"
                 " existing file or folder, hf:ORG/NAME, models:/NAME@alias, or STAGE/KEY of the store"
             )
-        return cls(found["repo"], found["revision"], found["file"])
+        return cls(match["repo"], match["revision"], match["file"])
 
     def locate(self, names: Sequence[str] = FILES, extra_files: Sequence[str] = ()) -> Path:
         download = _Download(self)
         wanted = names if self.file is None else (self.file,)
-        found = next((path for name in wanted if (path := download(name)) is not None), None)
-        if found is not None:
+        weights = next((path for name in wanted if (path := download(name)) is not None), None)
+        if weights is not None:
             for name in extra_files:
                 download(name)
-            return found
+            return weights
         if download.offline is not None:
             raise ModelError(
                 f"hf:{self.repo}: the hub cannot be reached ({download.offline}), and {download.cache} has no copy of"
@@ -83,8 +83,8 @@ class HubSource:
             path = download(name)
             if path is not None and name == stated_normalisation.EXPORTED:
                 download(stated_normalisation.ARCHITECTURE)
-            if path is not None and (found := stated_normalisation.read_stated_normalisation(path)):
-                return found
+            if path is not None and (stated := stated_normalisation.read_stated_normalisation(path)):
+                return stated
         owner, _, name = self.repo.partition("/")
         if owner == "timm" and (card := timm_normalisation(name)) is not None:
             return card

@@ -96,9 +96,9 @@ def _is_path(text: str) -> bool:
 
 def _split(text: str) -> tuple[str, str]:
     """Scheme and rest. STAGE/KEY is an artifact if a plug-in opens those: hub ids do not look like hashes."""
-    found = _SCHEME.fullmatch(text)
-    if found:
-        return found[1], found[2]
+    match = _SCHEME.fullmatch(text)
+    if match:
+        return match[1], match[2]
     if _ARTIFACT.fullmatch(text) and "artifact" in plugin_schemes():
         return "artifact", text
     return "", text

@@ -33,7 +33,7 @@ def find_stated_normalisation(weights: Path) -> Normalisation | None:
         ModelError: a file cannot be read.
     """
     candidates = (weights.parent / name for name in FILES)
-    return next((found for path in candidates if path.is_file() and (found := read_stated_normalisation(path))), None)
+    return next((stated for path in candidates if path.is_file() and (stated := read_stated_normalisation(path))), None)
 
 
 def read_stated_normalisation(file: Path) -> Normalisation | None:

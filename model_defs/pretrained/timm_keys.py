@@ -77,9 +77,9 @@ def from_timm_regnet(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """timm's RegNet with torchvision's names."""
     ours = {}
     for name, tensor in state.items():
-        found = _REGNET_BLOCK.fullmatch(name)
-        if found:
-            stage, block, part, leaf = found.groups()
+        match = _REGNET_BLOCK.fullmatch(name)
+        if match:
+            stage, block, part, leaf = match.groups()
             name = f"trunk_output.block{stage}.block{stage}-{int(block) - 1}.{_REGNET_MODULE[part]}.{_numbered(leaf)}"
         elif name.startswith("stem."):
             name = f"stem.{_numbered(name.removeprefix('stem.'))}"
@@ -113,9 +113,9 @@ def from_timm_clip_resnet(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """timm's version of CLIP's ResNet with our names."""
     ours = {}
     for name, tensor in state.items():
-        found = _CLIP_BLOCK.fullmatch(name)
-        if found:
-            stage, block, part, leaf = found.groups()
+        match = _CLIP_BLOCK.fullmatch(name)
+        if match:
+            stage, block, part, leaf = match.groups()
             if part == "shortcut":
                 kind, _, leaf = leaf.removeprefix("conv.").partition(".")
                 module_name = {"conv": "downsample.conv", "bn": "downsample.norm"}.get(kind, kind)
@@ -146,11 +146,11 @@ def _rename_outside_blocks(state: Mapping[str, Tensor], names: Mapping[str, str]
 
 def _blocks(state: Mapping[str, Tensor]) -> Iterator[tuple[str, int, int, str, str, dict[str, str]]]:
     """Name, stage, block, module, the rest of the name, and the roles of the block's modules, in order."""
-    found = [(name, match.groups()) for name in state if (match := _BLOCK.fullmatch(name))]
+    matches = [(name, match.groups()) for name in state if (match := _BLOCK.fullmatch(name))]
     modules: dict[tuple[str, str], set[str]] = {}
-    for _, (stage, block, module, _) in found:
+    for _, (stage, block, module, _) in matches:
         modules.setdefault((stage, block), set()).add(module)
-    for name, (stage, block, module, leaf) in found:
+    for name, (stage, block, module, leaf) in matches:
         present = modules[stage, block]
         roles = next(
             layout

@@ -47,8 +47,8 @@ def from_old_densenet(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _vit_name(name: str) -> str:
-    found = _LAYER.fullmatch(name)
-    return f"blocks.{found[1]}.{replace_prefix(found[2], _VIT_BLOCK)}" if found else replace_prefix(name, _VIT)
+    match = _LAYER.fullmatch(name)
+    return f"blocks.{match[1]}.{replace_prefix(match[2], _VIT_BLOCK)}" if match else replace_prefix(name, _VIT)
 
 
 def replace_prefix(name: str, table: Mapping[str, str]) -> str:

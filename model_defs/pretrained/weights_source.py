@@ -55,10 +55,10 @@ class FileSource:
         if not self.path.is_dir():
             raise ModelError(f"{self.path}: there is no such file or folder")
         candidates = [folder / name for folder in (self.path, self.path / "model") for name in names]
-        found = next((path for path in candidates if path.is_file()), None)
-        if found is None:
+        weights = next((path for path in candidates if path.is_file()), None)
+        if weights is None:
             raise ModelError(f"{self.path}: holds none of {', '.join(names)}; give the file of the weights")
-        return found
+        return weights
 
     def identity(self, names: Sequence[str] = FILES) -> str:
         return file_sha256(self.locate(names))

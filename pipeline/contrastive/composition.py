@@ -55,9 +55,9 @@ def compose(ontology: Ontology, wanted: Mapping[int, int], rng: np.random.Genera
         for supplier in [node, *ontology.ancestors(node)]:
             if supplier != node:
                 topped_up += missing
-            found = _distinct_from(ontology, supplier, missing, selected, rng)
-            selected = np.concatenate([selected, found])
-            missing -= len(found)
+            ids = _distinct_from(ontology, supplier, missing, selected, rng)
+            selected = np.concatenate([selected, ids])
+            missing -= len(ids)
             if missing == 0:
                 break
         if missing:
@@ -74,18 +74,18 @@ def _distinct_from(
 
     Of a large node, random candidates are drawn in rounds, so that the work does not grow with the node.
     """
-    found = np.zeros(0, np.int64)
+    chosen = np.zeros(0, np.int64)
     size = len(ontology.below(node))
     if size <= max(256, 2 * _OVERDRAW * count):
         rounds = iter([_all_below(ontology, node, rng)])
     else:
-        rounds = (_some_below(ontology, node, _OVERDRAW * (count - len(found)), rng) for _ in range(_CANDIDATE_ROUNDS))
+        rounds = (_some_below(ontology, node, _OVERDRAW * (count - len(chosen)), rng) for _ in range(_CANDIDATE_ROUNDS))
     for candidates in rounds:
-        distinct = _without_shared_content(ontology, candidates, np.concatenate([selected, found]))
-        found = np.concatenate([found, distinct[: count - len(found)]])
-        if len(found) == count:
+        distinct = _without_shared_content(ontology, candidates, np.concatenate([selected, chosen]))
+        chosen = np.concatenate([chosen, distinct[: count - len(chosen)]])
+        if len(chosen) == count:
             break
-    return found
+    return chosen
 
 
 def _without_shared_content(ontology: Ontology, candidates: SampleIds, selected: SampleIds) -> SampleIds:

@@ -59,8 +59,8 @@ class HeldOutPairs:
 
     def own_share(self, node: int) -> float:
         """The fraction of the pairs in a node's batches that are below the node, not supplied by an ancestor."""
-        own = np.isin(self.batches(node), self._ontology.below(node))
-        return float(own.mean())
+        is_below = np.isin(self.batches(node), self._ontology.below(node))
+        return float(is_below.mean())
 
     def ids(self, nodes: Iterable[int]) -> SampleIds:
         """The ids of all pairs in the batches of these nodes, ascending."""

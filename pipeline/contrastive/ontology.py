@@ -128,10 +128,10 @@ class Ontology:
 
     def descendants(self, node: int) -> list[int]:
         """All nodes below a node, parents before children."""
-        found = list(self.nodes[node].children)
-        for number in found:  # the list grows during the loop
-            found.extend(self.nodes[number].children)
-        return found
+        nodes = list(self.nodes[node].children)
+        for number in nodes:  # the list grows during the loop
+            nodes.extend(self.nodes[number].children)
+        return nodes
 
 
 def build_nodes(entries: Sequence[tuple[str, int]]) -> tuple[Node, ...]:
@@ -170,8 +170,8 @@ def sort_depth_first(
     rank = np.empty(len(nodes), np.int64)
     rank[order] = np.arange(len(nodes))
     ordered = ids[np.argsort(rank[node_of], kind="stable")]
-    own = np.bincount(rank[node_of], minlength=len(nodes))
-    starts = np.concatenate([[0], np.cumsum(own)])
+    counts = np.bincount(rank[node_of], minlength=len(nodes))
+    starts = np.concatenate([[0], np.cumsum(counts)])
     size = np.ones(len(nodes), np.int64)
     for number in range(len(nodes) - 1, 0, -1):
         size[nodes[number].parent] += size[number]

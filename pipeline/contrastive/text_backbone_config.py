@@ -70,8 +70,10 @@ class TextBackboneConfig(Config):
 
     def model_kwargs(self, vocabulary_size: int) -> dict[str, Any]:
         """The arguments of `create_model("clip", ...)` for the text backbone, plain JSON values."""
-        own = {name: getattr(self, name) for name in ("width", "depth", "heads")} if self.name == _DEFAULT_MODEL else {}
-        kwargs = {**own, "context_length": self.context_length, **self.kwargs, "vocabulary_size": vocabulary_size}
+        sizes = (
+            {name: getattr(self, name) for name in ("width", "depth", "heads")} if self.name == _DEFAULT_MODEL else {}
+        )
+        kwargs = {**sizes, "context_length": self.context_length, **self.kwargs, "vocabulary_size": vocabulary_size}
         return (
             {"text_kwargs": kwargs} if self.name == _DEFAULT_MODEL else {"text_tower": self.name, "text_kwargs": kwargs}
         )

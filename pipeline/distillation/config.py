@@ -36,7 +36,7 @@ class DistillationConfig(ClassificationConfig):
             outputs = model(torch.empty(2, self.channels, self.image_size, self.image_size))
         has_token = isinstance(without_auxiliary(outputs), tuple)
         if has_token != (self.distillation.method == "token"):
-            found = "has a distillation token" if has_token else "has no distillation token"
+            token_state = "has a distillation token" if has_token else "has no distillation token"
             fitting = "token" if has_token else "soft or hard"
-            raise InputError(f"model {self.model.name!r} {found}; set distillation.method={fitting}")
+            raise InputError(f"model {self.model.name!r} {token_state}; set distillation.method={fitting}")
         return index

@@ -49,7 +49,7 @@ class CaptionPool:
         """
         numbers: dict[str, int] = {}
         text_groups: list[set[int]] = []
-        ids, own = [], []
+        ids, own_text = [], []
         for id in rows:
             captions = index.captions(int(id))
             if not captions:
@@ -60,11 +60,11 @@ class CaptionPool:
                 if number == len(text_groups):
                     text_groups.append(set())
                 text_groups[number].add(int(index.groups[id]))
-            own.append(numbers[captions[0]])
+            own_text.append(numbers[captions[0]])
         captioned = np.array(ids, dtype=np.int64)
         groups = index.groups[captioned].astype(np.int64)
         return cls(
-            captioned, groups, list(numbers), [sorted(keys) for keys in text_groups], np.array(own, dtype=np.int64)
+            captioned, groups, list(numbers), [sorted(keys) for keys in text_groups], np.array(own_text, dtype=np.int64)
         )
 
     def restrict(self, members: NDArray[np.bool_]) -> tuple[CaptionPool, NDArray[np.int64], NDArray[np.int64]]:

@@ -30,9 +30,9 @@ def label_ranks(scores: NDArray[np.floating], labels: Labels) -> NDArray[np.int6
         raise ValueError(f"scores {scores.shape} and labels {labels.shape} do not belong together")
     if np.isnan(scores).any():
         raise ValueError("scores hold values that are not numbers")
-    own = scores[np.arange(len(labels)), labels][:, None]
+    label_scores = scores[np.arange(len(labels)), labels][:, None]
     earlier = np.arange(scores.shape[1])[None, :] < labels[:, None]
-    return 1 + ((scores > own) | ((scores == own) & earlier)).sum(axis=1)
+    return 1 + ((scores > label_scores) | ((scores == label_scores) & earlier)).sum(axis=1)
 
 
 def top_k_accuracy(scores: NDArray[np.floating], labels: Labels, k: int = 1) -> float:

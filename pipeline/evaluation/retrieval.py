@@ -90,11 +90,11 @@ def first_positive_ranks(
         low, high = positives.offsets[start], positives.offsets[stop]
         row = torch.from_numpy(np.repeat(np.arange(stop - start), positives.counts[start:stop])).to(scores.device)
         column = torch.from_numpy(positives.answers[low:high]).to(scores.device)
-        own = scores[row, column]
+        positive_scores = scores[row, column]
         best = torch.full((stop - start,), -torch.inf, device=scores.device)
-        best.scatter_reduce_(0, row, own, reduce="amax")
+        best.scatter_reduce_(0, row, positive_scores, reduce="amax")
         tied_right = torch.zeros(stop - start, device=scores.device)
-        tied_right.index_add_(0, row, (own == best[row]).float())
+        tied_right.index_add_(0, row, (positive_scores == best[row]).float())
         higher = (scores > best[:, None]).sum(dim=1)  # none of them is right: best is the highest right one
         tied_wrong = (scores == best[:, None]).sum(dim=1) - tied_right
         # Of t wrong and p right ones in random order, t / (p + 1) wrong ones come before the first right one.

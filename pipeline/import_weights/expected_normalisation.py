@@ -35,10 +35,10 @@ def with_normalisation(config: ImageModelConfigT, store: ArtifactStore) -> Image
     expected = _expected(config.model, store).for_channels(config.channels)
     if config.model.kwargs.get("transform_input") and config.channels == 3:
         expected = _before_transform_input(expected)
-    found = {"mean": expected.mean, "std": expected.std}
-    given = [name for name in found if getattr(config, name) is not None]
+    normalisation = {"mean": expected.mean, "std": expected.std}
+    given = [name for name in normalisation if getattr(config, name) is not None]
     origin = "; ".join([expected.origin, *(f"{name} set in the config" for name in given)])
-    update = {name: values for name, values in found.items() if name not in given}
+    update = {name: values for name, values in normalisation.items() if name not in given}
     return parse_config(type(config), {**dict(config), **update, "normalised_as": origin}, expected.origin)
 
 

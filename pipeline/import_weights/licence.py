@@ -29,10 +29,10 @@ class Licence:
         """The licence that the files next to a weights file state."""
         folder = weights.parent
         card = folder / "README.md"
-        found = _CARD.search(card.read_text(encoding="utf-8", errors="replace")) if card.is_file() else None
+        match = _CARD.search(card.read_text(encoding="utf-8", errors="replace")) if card.is_file() else None
         files = sorted(path for path in folder.iterdir() if path.is_file() and _NAMES.fullmatch(path.name))
         text = files[0].read_text(encoding="utf-8", errors="replace") if files else ""
-        return cls(found[1] if found else "", text)
+        return cls(match[1] if match else "", text)
 
     def __str__(self) -> str:
         return self.name or ("see LICENSE" if self.text else "not stated")

@@ -114,17 +114,17 @@ class RegistrySource:
             finally:
                 shutil.rmtree(temporary_copy, ignore_errors=True)
         own_weights = next(folder.glob("*/artifacts/served/model/" + WEIGHTS), None)
-        found = (
+        files = (
             [own_weights]
             if own_weights is not None
             else [Path(entry.path) for entry in files_below(str(folder)) if entry.name.endswith(".safetensors")]
         )
-        if len(found) != 1:
+        if len(files) != 1:
             raise InputError(
-                f"{self.uri}: holds {len(found) or 'no'} .safetensors files, one is wanted; give the file, below"
+                f"{self.uri}: holds {len(files) or 'no'} .safetensors files, one is wanted; give the file, below"
                 f" {folder}"
             )
-        return found[0]
+        return files[0]
 
     def identity(self, names: Sequence[str] = FILES) -> str:
         # The files of a version never change; its alias may.
@@ -180,7 +180,7 @@ def weights_identity(source: WeightsSource) -> str:
 def absolute_source(source: str) -> str:
     """A source with an absolute path, independent of the working directory."""
     try:
-        found = find_source(source)
+        weights = find_source(source)
     except ModelError:
         return source
-    return str(found.path.absolute()) if isinstance(found, FileSource) else source
+    return str(weights.path.absolute()) if isinstance(weights, FileSource) else source

@@ -68,11 +68,11 @@ class ImportConfig(Config):
         Raises:
             InputError: there are no such weights, or they are not available here.
         """
-        found = find_weights(self.source, store)
-        contents: dict[str, Any] = {"weights": weights_identity(found)}
+        weights = find_weights(self.source, store)
+        contents: dict[str, Any] = {"weights": weights_identity(weights)}
         if self.reads_texts:
             # The vocabulary is small, so it is read here: its content identifies it, and errors are found early.
-            folder = self.tokenizer or locate_weights(found, _EXTRA_FILES).parent
+            folder = self.tokenizer or locate_weights(weights, _EXTRA_FILES).parent
             contents["vocabulary"] = digest(read_vocabulary(folder.expanduser()))
         return self.model_copy(update={"source": absolute_source(self.source), "fingerprint": digest(contents)})
 

@@ -55,11 +55,11 @@ class LeakBounds(Config):
             name = f"max_{kind}_share"
             bound = getattr(self, name)
             for split in findings["splits"]:
-                found = split[kind]
-                if found["share"] > bound:
+                matches = split[kind]
+                if matches["share"] > bound:
                     images = counted(split["images"], f"{split_name(split['data'], split['split'])} image")
                     clauses.append(
-                        f"{found['images']:,} of {images} ({found['share']:.2%}) {_KIND_PHRASES[kind]}, "
+                        f"{matches['images']:,} of {images} ({matches['share']:.2%}) {_KIND_PHRASES[kind]}, "
                         f"more than {name}={bound:g}"
                     )
         return clauses

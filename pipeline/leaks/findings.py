@@ -81,10 +81,10 @@ class SplitFinding:
         return self.found[kind] / self.images
 
 
-def split_findings(name: str, data: DataSet, found: Iterable[SearchResult]) -> list[SplitFinding]:
+def split_findings(name: str, data: DataSet, results: Iterable[SearchResult]) -> list[SplitFinding]:
     """The findings of each non-empty evaluation split of a data set, over all searches for its images."""
     worst_kind = np.full(len(data.index), len(KINDS), dtype=np.int8)
-    for result in found:
+    for result in results:
         for row, matches in result.matches.items():
             worst_kind[row] = min(int(worst_kind[row]), *(match.kind for match in matches))
     findings = []
@@ -115,15 +115,15 @@ def ranked_pairs(
         searches: (name of the training data, training data, search result) of each search.
         listed: maximum number of pairs per evaluation image.
     """
-    rows = sorted({row for _, _, found in searches for row in found.matches})
+    rows = sorted({row for _, _, search in searches for row in search.matches})
     pairs = []
     for row in rows:
-        matches = sum(found.counts.get(row, 0) for _, _, found in searches)
+        matches = sum(search.counts.get(row, 0) for _, _, search in searches)
         ranked = sorted(
             (
                 (match, train_name, train)
-                for train_name, train, found in searches
-                for match in found.matches.get(row, ())
+                for train_name, train, search in searches
+                for match in search.matches.get(row, ())
             ),
             key=lambda candidate: (candidate[0].rank, candidate[1], candidate[0].train),
         )

@@ -126,11 +126,11 @@ def find_leaks(
         equal = train_pictures.rows_of(twin) if twin >= 0 else np.empty(0, dtype=np.int64)
         for row in evaluation_pictures.rows_of(picture).tolist():
             counts[row] = len(equal) + int(near_matches.counts[picture])
-            found = _equal_matches(train, evaluation, row, equal, listed)
+            row_matches = _equal_matches(train, evaluation, row, equal, listed)
             for other, bits, near_difference in matches_of_picture.get(picture, ()):
-                more = train_pictures.rows_of(other)[: max(listed - len(found), 0)].tolist()
-                found += [Match(Kind.NEAR, row, train_row, bits, near_difference) for train_row in more]
-            matches[row] = found
+                more = train_pictures.rows_of(other)[: max(listed - len(row_matches), 0)].tolist()
+                row_matches += [Match(Kind.NEAR, row, train_row, bits, near_difference) for train_row in more]
+            matches[row] = row_matches
     return SearchResult(matches, counts)
 
 
@@ -252,12 +252,12 @@ class _Nearest:
         self._best = best[np.arange(len(best)) - first < self._listed]
 
     def pictures(self) -> NDArray[np.int64]:
-        found: NDArray[np.int64] = np.unique(self._best["picture"])
-        return found
+        pictures: NDArray[np.int64] = np.unique(self._best["picture"])
+        return pictures
 
     def by_picture(self) -> dict[int, list[tuple[int, int, float]]]:
         """Evaluation picture -> (training picture, distance, difference), the nearest first."""
-        found: dict[int, list[tuple[int, int, float]]] = {}
+        pairs: dict[int, list[tuple[int, int, float]]] = {}
         for picture, other, distance, pair_difference in self._best.tolist():
-            found.setdefault(picture, []).append((other, distance, pair_difference))
-        return found
+            pairs.setdefault(picture, []).append((other, distance, pair_difference))
+        return pairs

@@ -84,7 +84,7 @@ def difference(first: NDArray[np.void], second: NDArray[np.void], tolerance: flo
         first, second: [n] of dtype `SIGNATURE`, none of them flat.
         tolerance: value of 1 - correlation up to which a pair counts as the same image.
     """
-    found = np.empty(len(first), dtype=np.float32)
+    differences = np.empty(len(first), dtype=np.float32)
     for start in range(0, len(first), _PAIRS_AT_ONCE):
         left, right = first[start : start + _PAIRS_AT_ONCE], second[start : start + _PAIRS_AT_ONCE]
         a, b = left["grey"].astype(np.float32), right["grey"].astype(np.float32)
@@ -95,5 +95,5 @@ def difference(first: NDArray[np.void], second: NDArray[np.void], tolerance: flo
         spread = np.sqrt((aa - n * a_mean**2) * (bb - n * b_mean**2))
         uncorrelated = 1 - (ab - n * a_mean * b_mean) / spread
         colours = np.abs(left["colour"].astype(np.int16) - right["colour"]).max(axis=1)
-        found[start : start + _PAIRS_AT_ONCE] = np.maximum(uncorrelated / tolerance, colours / _COLOUR_TOLERANCE)
-    return np.maximum(found, 0)
+        differences[start : start + _PAIRS_AT_ONCE] = np.maximum(uncorrelated / tolerance, colours / _COLOUR_TOLERANCE)
+    return np.maximum(differences, 0)

@@ -63,12 +63,12 @@ class Signatures:
 
     def at(self, rows: NDArray[np.int64]) -> NDArray[np.void]:
         """[n] the complete signatures of these rows."""
-        found = np.empty(len(rows), dtype=SIGNATURE)
+        signatures = np.empty(len(rows), dtype=SIGNATURE)
         block_of, offset = np.divmod(rows, _BLOCK)
         for block in np.unique(block_of).tolist():
             in_block = block_of == block
-            found[in_block] = self._blocks[block][offset[in_block]]
-        return found
+            signatures[in_block] = self._blocks[block][offset[in_block]]
+        return signatures
 
 
 def gather_signatures(

@@ -39,7 +39,7 @@ class CheckLeaks:
         indexes = {name: SampleIndex.open(inputs[name]) for name in ("shards", "other") if name in inputs}
         comparisons = _comparisons(inputs, indexes)
         data = {name: _data_set(name, inputs[name], index, config, work) for name, index in indexes.items()}
-        found = {
+        results = {
             (train, evaluation): _search(
                 data[train], data[evaluation], config, work, f"{evaluation} in the training data of {train}"
             )
@@ -48,7 +48,7 @@ class CheckLeaks:
         splits, pairs = [], []
         for name in data:
             searches = [
-                (train, data[train], result) for (train, evaluation), result in found.items() if evaluation == name
+                (train, data[train], result) for (train, evaluation), result in results.items() if evaluation == name
             ]
             if searches:
                 splits += split_findings(name, data[name], [result for _, _, result in searches])

@@ -131,12 +131,12 @@ def substitutes(policy: SamplingPolicy, seed: int, step: int, slot: int) -> Iter
     Args:
         slot: position of the sample in the global batch.
     """
-    own = policy.batch(step)
+    batch = policy.batch(step)
     limit = policy.ready_until()
     for later in range(1, _MAX_LATER_STEPS + 1):
         # No batch is known beyond the next refresh.
         if limit is not None and step + later >= limit:
             break
-        other = generator(seed, "substitute", step, slot, later).permutation(policy.batch(step + later))
-        yield from other[~np.isin(other, own)].tolist()
-    yield from generator(seed, "substitute", step, slot).permutation(own).tolist()
+        later_batch = generator(seed, "substitute", step, slot, later).permutation(policy.batch(step + later))
+        yield from later_batch[~np.isin(later_batch, batch)].tolist()
+    yield from generator(seed, "substitute", step, slot).permutation(batch).tolist()

@@ -113,18 +113,18 @@ class ShardCache:
             self._evict()
 
     def _evict(self) -> None:
-        found: list[tuple[float, int, str]] = []
+        files: list[tuple[float, int, str]] = []
         for folder, _, names in os.walk(self.folder):
             if os.path.basename(folder) == "locks":
                 continue
             for name in names:
                 with contextlib.suppress(FileNotFoundError):
                     stat = os.stat(os.path.join(folder, name))
-                    found.append((stat.st_mtime, stat.st_size, os.path.join(folder, name)))
-        total = sum(size for _, size, _ in found)
+                    files.append((stat.st_mtime, stat.st_size, os.path.join(folder, name)))
+        total = sum(size for _, size, _ in files)
         if total <= self._limit * (1 - (1 - _FRACTION_AFTER_EVICTION) / 2):
             return
-        for _, size, path in sorted(found):
+        for _, size, path in sorted(files):
             if total <= self._limit * _FRACTION_AFTER_EVICTION:
                 break
             with contextlib.suppress(FileNotFoundError):

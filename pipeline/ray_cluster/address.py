@@ -123,22 +123,22 @@ def _run_probe(address: str) -> dict[str, Any]:
             check=False,
             start_new_session=True,
         )
-        found: dict[str, Any] = json.loads(answer.stdout.strip().splitlines()[-1])
+        result: dict[str, Any] = json.loads(answer.stdout.strip().splitlines()[-1])
     except subprocess.TimeoutExpired:
         return {"error": f"no answer within {_PROBE_TIMEOUT_S:g} s"}
     except (IndexError, ValueError):
         return {"error": "Ray ended during the probe"}
-    return found
+    return result
 
 
 # Ray's own switch for systems without clusters: with 0, a node's address is 127.0.0.1, and its servers listen there.
 LOOPBACK_ENVIRONMENT = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
 
 
-def _check_probe_result(address: str, found: dict[str, Any]) -> list[dict[str, float]]:
+def _check_probe_result(address: str, result: dict[str, Any]) -> list[dict[str, float]]:
     """The resources of each node that the probe found; raises InputError if the cluster is not usable."""
     where = f"RAY_ADDRESS={address}"
-    if error := found.get("error"):
+    if error := result.get("error"):
         if "auth" in error.lower():
             raise InputError(
                 f"{where}: the cluster refuses our token; set RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN or "
@@ -148,15 +148,15 @@ def _check_probe_result(address: str, found: dict[str, Any]) -> list[dict[str, f
             raise InputError(f"{where}: a server accepts there, but does not answer as Ray; correct it, or unset it")
         raise InputError(f"{where}: Ray does not connect ({error.splitlines()[0][:200]}); correct it, or unset it")
     for name, theirs, ours in (
-        ("Ray", found.get("ray"), metadata.version("ray")),
-        ("Python", found.get("python"), platform.python_version()),
+        ("Ray", result.get("ray"), metadata.version("ray")),
+        ("Python", result.get("python"), platform.python_version()),
     ):
         if theirs and theirs != ours:
             raise InputError(f"{where}: the cluster has {name} {theirs}, this machine {ours}; install the same on both")
-    nodes: list[dict[str, float]] = found["nodes"]
+    nodes: list[dict[str, float]] = result["nodes"]
     if not nodes:
         raise InputError(f"{where}: the cluster has no live node; add one with `ray start --address={address}`")
-    if not found["here"]:
+    if not result["here"]:
         raise InputError(
             f"{where}: this machine is not a node of that cluster; run it on one, or here "
             f"`ray start --address={address}`"

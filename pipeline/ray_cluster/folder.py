@@ -77,19 +77,19 @@ def remove_abandoned() -> None:
     """Removes this user's abandoned folders."""
     for folder in _possible_parents():
         with contextlib.suppress(OSError):
-            for found in list(folder.glob(f"{_PREFIX}*")):
-                with contextlib.suppress(OSError, WorkError), _is_abandoned(found) as dead:
+            for session in list(folder.glob(f"{_PREFIX}*")):
+                with contextlib.suppress(OSError, WorkError), _is_abandoned(session) as dead:
                     if dead:
-                        shutil.rmtree(found, ignore_errors=True)
+                        shutil.rmtree(session, ignore_errors=True)
 
 
 @contextlib.contextmanager
-def _is_abandoned(found: Path) -> Iterator[bool]:
+def _is_abandoned(session: Path) -> Iterator[bool]:
     """Whether a folder's owner has ended; holds the folder's lock meanwhile, so that only one process removes it."""
-    if found.is_symlink() or found.stat().st_uid != os.geteuid():
+    if session.is_symlink() or session.stat().st_uid != os.geteuid():
         yield False
         return
-    with (found / "owner").open("r+b") as lock:
+    with (session / "owner").open("r+b") as lock:
         yield try_lock(lock)
 
 

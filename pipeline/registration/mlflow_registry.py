@@ -99,8 +99,8 @@ class Registry:
 
     def find(self, name: str, model: str) -> RegisteredVersion | None:
         """The newest version of the model artifact `model` (STAGE/KEY), or None."""
-        found = self._search(f"name = '{name}' and tags.`{MODEL_TAG}` = '{model}'")
-        return max(found, key=lambda version: version.version, default=None)
+        versions = self._search(f"name = '{name}' and tags.`{MODEL_TAG}` = '{model}'")
+        return max(versions, key=lambda version: version.version, default=None)
 
     def champion(self, name: str) -> RegisteredVersion | None:
         """The version with the alias "champion", or None."""
@@ -166,8 +166,8 @@ class Registry:
                 with allow_long_transfers():
                     client.log_artifacts(run_id, str(package), _FOLDER)
             with lock or nullcontext() as lease:
-                found = self.find(name, tags[MODEL_TAG]) if MODEL_TAG in tags else None
-                if found is None:
+                registered = self.find(name, tags[MODEL_TAG]) if MODEL_TAG in tags else None
+                if registered is None:
                     if lease is not None:
                         lease.check()
                     version = client.create_model_version(
@@ -177,7 +177,7 @@ class Registry:
                         tags=_tags(tags),
                         description=_description(description),
                     )
-                    found = _registered_version(version)
+                    registered = _registered_version(version)
                     status = "FINISHED"
                 else:
                     status = "KILLED"
@@ -186,7 +186,7 @@ class Registry:
         if status == "KILLED":
             # Another process has registered this model meanwhile, so this run is not needed.
             client.delete_run(run_id)
-        return found
+        return registered
 
     def set_tags(self, version: RegisteredVersion, tags: Mapping[str, str]) -> None:
         """Adds tags to a version."""
@@ -257,14 +257,14 @@ class Registry:
                 raise
 
     def _search(self, query: str) -> list[RegisteredVersion]:
-        found: list[RegisteredVersion] = []
+        versions: list[RegisteredVersion] = []
         token = None
         while True:
             page = self._client.search_model_versions(query, page_token=token)
-            found.extend(_registered_version(version) for version in page)
+            versions.extend(_registered_version(version) for version in page)
             token = page.token
             if not token:
-                return found
+                return versions
 
 
 def registry_identity(store: ArtifactStore) -> str:

@@ -28,9 +28,9 @@ def artifact_of_version(version: RegisteredVersion, registry: Registry, store: A
         WorkError: its files cannot be fetched.
     """
     for name in names_of_version(version, registry):
-        found = store.find(name)
-        if found is not None:
-            return found
+        artifact = store.find(name)
+        if artifact is not None:
+            return artifact
     key = digest(_origin_of_version(version, registry))
     with _own_folder(store) as scratch:
         exported = registry.fetch(version, scratch / "fetched")
@@ -54,9 +54,9 @@ def artifact_of_folder(folder: Path, store: ArtifactStore) -> Artifact:
         DamagedError: it is not a complete exported model.
     """
     name = name_of_folder(folder, store)
-    found = store.find(name)
-    if found is not None:
-        return found
+    artifact = store.find(name)
+    if artifact is not None:
+        return artifact
     ExportedModel.read(folder)
     stage, _, key = name.partition("/")
     with _own_folder(store) as scratch:

@@ -105,8 +105,8 @@ def served_code() -> str:
     code = (packages / "registration" / "served_model.py").read_text(encoding="utf-8")
     contract = (packages / "pixels" / "decode.py").read_text(encoding="utf-8")
     contract = contract.replace("from __future__ import annotations\n", "") + "\n\ndecode_pixels = decode\n"
-    before, found, after = code.partition(_DECODE_IMPORTS)
-    if not found:
+    before, imports, after = code.partition(_DECODE_IMPORTS)
+    if not imports:
         raise AssertionError("served_model.py imports the decoding contract otherwise than package.py expects")
     return f"{before}{contract}{after}"
 

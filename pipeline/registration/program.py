@@ -108,7 +108,7 @@ def _write(module: nn.Module, example: Tensor, path: Path) -> None:
     loaded: Any = load_program(path)
     with torch.inference_mode():
         for count in (1, len(example)):
-            expected, found = module(example[:count]), loaded(example[:count])
-            if not torch.allclose(expected, found, rtol=1e-3, atol=1e-4):
-                worst = float((expected - found).abs().max())
+            expected, actual = module(example[:count]), loaded(example[:count])
+            if not torch.allclose(expected, actual, rtol=1e-3, atol=1e-4):
+                worst = float((expected - actual).abs().max())
                 raise WorkError(f"{path.name}: the exported program differs from its model by {worst:.2g}")

@@ -64,10 +64,10 @@ def check_files(folder: Path, digests: Mapping[str, str]) -> None:
     for name, wanted in digests.items():
         path = folder / name
         try:
-            found = _sha256(path)
+            digest = _sha256(path)
         except OSError as error:
             raise DamagedProgramError(f"{path}: cannot be read ({error.strerror}); register the model again") from None
-        if found != wanted:
+        if digest != wanted:
             raise DamagedProgramError(f"{path}: its bytes are not those that were registered; register the model again")
 
 

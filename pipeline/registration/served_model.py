@@ -158,8 +158,8 @@ def _prompts(params: Any, *, ranks: bool) -> list[str]:
         raise ValueError(f"params prompts: {type(prompts).__name__}, not a list of texts")
     for number, prompt in enumerate(prompts, 1):
         if not isinstance(prompt, str) or not prompt.strip():
-            found = "empty" if isinstance(prompt, str) else f"{type(prompt).__name__}, not a text"
-            raise ValueError(f"params prompts: number {number} of {len(prompts)} is {found}")
+            problem = "empty" if isinstance(prompt, str) else f"{type(prompt).__name__}, not a text"
+            raise ValueError(f"params prompts: number {number} of {len(prompts)} is {problem}")
     return [str(prompt) for prompt in prompts]
 
 

@@ -206,9 +206,9 @@ def imported_weights(model: Artifact, store: ArtifactStore) -> dict[str, str]:
             if artifact_name in seen:
                 continue
             seen.add(artifact_name)
-            found = store.find(artifact_name)
-            if found is not None:
-                waiting.append(found)
+            ancestor = store.find(artifact_name)
+            if ancestor is not None:
+                waiting.append(ancestor)
             elif artifact_name.partition("/")[0] in _STAGES_WITH_WEIGHTS:
                 licence_lines[artifact_name] = f"{artifact_name}: not known, since it was removed"
     if not licence_lines:

@@ -40,13 +40,13 @@ def _differences(
     if a == b or (a, b) in seen:
         return
     seen.add((a, b))
-    found = store.find(a), store.find(b)
-    if found[0] is None or found[1] is None:
-        removed = [name if artifact else f"{name} (removed)" for name, artifact in zip((a, b), found, strict=True)]
+    artifacts = store.find(a), store.find(b)
+    if artifacts[0] is None or artifacts[1] is None:
+        removed = [name if artifact else f"{name} (removed)" for name, artifact in zip((a, b), artifacts, strict=True)]
         yield ConfigDifference(f"{prefix}artifact", *removed)
         return
-    yield from _value_differences(prefix, _values(found[0]), _values(found[1]))
-    inputs = [artifact.manifest["inputs"] for artifact in found if artifact is not None]
+    yield from _value_differences(prefix, _values(artifacts[0]), _values(artifacts[1]))
+    inputs = [artifact.manifest["inputs"] for artifact in artifacts if artifact is not None]
     for name in dict.fromkeys((*inputs[0], *inputs[1])):
         if name in inputs[0] and name in inputs[1]:
             yield from _differences(f"{prefix}{name}.", inputs[0][name], inputs[1][name], store, seen)

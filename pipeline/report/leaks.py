@@ -38,5 +38,5 @@ def leaks_section(run: RunData) -> Markup | None:
     )
 
 
-def _found(found: Mapping[str, Any]) -> str:
-    return f"{found['images']:,} ({percent(found['share'])})"
+def _found(matches: Mapping[str, Any]) -> str:
+    return f"{matches['images']:,} ({percent(matches['share'])})"

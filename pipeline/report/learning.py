@@ -103,9 +103,9 @@ def curriculum_section(run: RunData) -> Markup | None:
         accuracy = []
         for color, (level, name) in enumerate(zip(levels, level_names, strict=True)):
             points = [
-                (float(line["step"]), float(np.mean(found)))
+                (float(line["step"]), float(np.mean(accuracies)))
                 for line in lines
-                if (found := [a for path, a in line["accuracy"].items() if depths.get(path) == level])
+                if (accuracies := [a for path, a in line["accuracy"].items() if depths.get(path) == level])
             ]
             if points:
                 accuracy.append(Series(name, points, color))
@@ -212,11 +212,11 @@ def _training_row(training: Training) -> list[Child]:
 def _openings(lines: list[dict[str, Any]], root: str) -> list[tuple[int, str, float]]:
     """(step, node, its probability at that step) for each time a node entered the frontier."""
     known = {root}
-    found = []
+    openings = []
     for line in lines:
-        found += [(int(line["step"]), path, float(p)) for path, p in line["P"].items() if path not in known]
+        openings += [(int(line["step"]), path, float(p)) for path, p in line["P"].items() if path not in known]
         known = set(line["P"])
-    return found
+    return openings
 
 
 def _frontier(lines: list[dict[str, Any]]) -> Markup:

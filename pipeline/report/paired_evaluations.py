@@ -131,12 +131,12 @@ class Comparison:
         Args:
             a, b: names of the models.
         """
-        found = []
+        sentences = []
         if self.accuracy_test is not None:
-            found.append(accuracy_difference(self.accuracy_test, b, a))
+            sentences.append(accuracy_difference(self.accuracy_test, b, a))
         if self.score_test is not None:
-            found.append(score_difference(self.score_test, int(self.ranked.sum()), SCORE, b, a))
-        return found
+            sentences.append(score_difference(self.score_test, int(self.ranked.sum()), SCORE, b, a))
+        return sentences
 
     def measures(self) -> list[Measure]:
         """The measures that both have, on the common samples."""
@@ -157,7 +157,7 @@ class Comparison:
 
         Within each group the most confident mistakes are first.
         """
-        found = []
+        samples = []
         (a_labels, b_labels), (a_correct, b_correct) = (self.a.labels, self.b.labels), self._correct
         for n in np.flatnonzero(self.labelled).tolist():
             a_row, b_row = self.a_rows[n], self.b_rows[n]
@@ -167,9 +167,9 @@ class Comparison:
             group: Group = "only_a" if a_correct[n] else "only_b" if b_correct[n] else "both_wrong"
             label = a_labels[self.a.columns["label"][a_row]]
             scores = float(self.a.columns["score"][a_row]), float(self.b.columns["score"][b_row])
-            found.append(DifferingSample(group, int(self.a.columns["id"][a_row]), label, a, scores[0], b, scores[1]))
+            samples.append(DifferingSample(group, int(self.a.columns["id"][a_row]), label, a, scores[0], b, scores[1]))
         order = {"only_b": 0, "only_a": 1, "both_wrong": 2}
-        return sorted(found, key=lambda sample: (order[sample.group], -_confidence_of_mistake(sample), sample.id))
+        return sorted(samples, key=lambda sample: (order[sample.group], -_confidence_of_mistake(sample), sample.id))
 
     @property
     def _correct(self) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:

@@ -205,10 +205,12 @@ def _other_measures(evaluation: Evaluation) -> Markup | None:
         "accuracy/calibration_error": "calibration error",
         "zero_shot/calibration_error": "zero-shot calibration error",
     }
-    found = [f"{words} {evaluation.metrics[name]:.1%}" for name, words in names.items() if name in evaluation.metrics]
-    if not found:
+    measures = [
+        f"{words} {evaluation.metrics[name]:.1%}" for name, words in names.items() if name in evaluation.metrics
+    ]
+    if not measures:
         return None
-    return tag("p", tag("strong", display_name(evaluation.subject)), ": " + ", ".join(found) + ".", class_="note")
+    return tag("p", tag("strong", display_name(evaluation.subject)), ": " + ", ".join(measures) + ".", class_="note")
 
 
 def _student_against_teacher(run: RunData) -> Markup | None:

@@ -170,8 +170,8 @@ def family_of(name: str) -> Family:
     Raises:
         LookupError: no family matches, or several do; fix their patterns.
     """
-    found = [family for family in FAMILIES if family.contains(name)]
-    if len(found) != 1:
-        titles = ", ".join(family.title for family in found) or "none"
+    families = [family for family in FAMILIES if family.contains(name)]
+    if len(families) != 1:
+        titles = ", ".join(family.title for family in families) or "none"
         raise LookupError(f"{name}: should be in one family of pipeline/report/zoo_history.py and is in {titles}")
-    return found[0]
+    return families[0]

@@ -89,12 +89,12 @@ class LocalStorage:
 
     def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
         top = self._full_path(prefix) if prefix else self.root
-        found: list[str] = []
+        paths: list[str] = []
         for folder, names, files in os.walk(top, onerror=_raise_unless_removed):
             if Path(folder) == self.root and _ASIDE in names:
                 names.remove(_ASIDE)
-            found.extend(str((Path(folder) / name).relative_to(self.root)) for name in files)
-        for path in sorted(found):
+            paths.extend(str((Path(folder) / name).relative_to(self.root)) for name in files)
+        for path in sorted(paths):
             info = self.stat(path)
             if info is not None:
                 yield info

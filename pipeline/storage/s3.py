@@ -179,22 +179,22 @@ class S3Storage(S3Objects):
         Raises:
             WorkError: a file is missing or differs.
         """
-        found = {info.path: info for info in self.list(prefix)}
+        infos = {info.path: info for info in self.list(prefix)}
         for path, digests in sent.items():
-            self._confirm(path, found.get(path), digests)
+            self._confirm(path, infos.get(path), digests)
 
-    def _confirm(self, path: str, found: ObjectInfo | None, sent: Digests) -> None:
+    def _confirm(self, path: str, info: ObjectInfo | None, sent: Digests) -> None:
         """Checks that the stored object is the one that was sent.
 
         Raises:
             WorkError: it is missing or differs.
         """
         wrong = None
-        if found is None:
+        if info is None:
             wrong = "it is not there"
-        elif found.size != sent.size:
-            wrong = f"it has {found.size} bytes there, not {sent.size}"
-        elif found.etag.strip('"') != sent.etag and not self._has_bytes(path, sent):
+        elif info.size != sent.size:
+            wrong = f"it has {info.size} bytes there, not {sent.size}"
+        elif info.etag.strip('"') != sent.etag and not self._has_bytes(path, sent):
             wrong = "it has other bytes there"
         if wrong is not None:
             raise WorkError(
@@ -245,11 +245,11 @@ class S3Storage(S3Objects):
                 if not self._answered:
                     raise
             else:
-                found = self._written_by(path)
-                if found is None:
+                last_writer = self._written_by(path)
+                if last_writer is None:
                     self._confirm(path, self.stat(path), digests)
                 # If the response has the ETag of our bytes, they were stored; another writer has replaced them since.
-                return True if found == writer or answer["ETag"].strip('"') == digests.etag else None
+                return True if last_writer == writer or answer["ETag"].strip('"') == digests.etag else None
             return True if self._written_by(path) == writer else None
 
         with request_time_limit():

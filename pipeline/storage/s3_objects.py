@@ -136,9 +136,9 @@ class S3Objects:
                 Bucket=self.bucket, Prefix=f"{top.rstrip('/')}/" if top else ""
             )
         )
-        found = []
+        infos = []
         while (page := self._ask(prefix, lambda: next(pages, None))) is not None:
-            found += [
+            infos += [
                 ObjectInfo(
                     item["Key"].removeprefix(self._key("")),
                     item["Size"],
@@ -148,7 +148,7 @@ class S3Objects:
                 for item in page.get("Contents", [])
             ]
         # SeaweedFS walks folder by folder ("a/b" before "a-b"); S3 itself sorts by the whole key.
-        yield from sorted(found, key=lambda info: info.path)
+        yield from sorted(infos, key=lambda info: info.path)
 
     def delete(self, path: str) -> None:
         self._ask(path, lambda: self._client.delete_object(Bucket=self.bucket, Key=self._key(path)))

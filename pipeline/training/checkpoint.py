@@ -104,8 +104,8 @@ class Checkpoints:
 
     def _entries(self) -> list[str]:
         """Paths of the JSON files, newest first."""
-        found = (info.path for info in self.storage.list(self.prefix))
-        return sorted((path for path in found if path.endswith(".json")), reverse=True)
+        paths = (info.path for info in self.storage.list(self.prefix))
+        return sorted((path for path in paths if path.endswith(".json")), reverse=True)
 
     def _aside(self) -> Path:
         """A temporary file, on the storage's disk if that is local. One per process, so a kill leaves at most one."""

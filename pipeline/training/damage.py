@@ -19,11 +19,11 @@ def exchange_damaged(quarantine: Quarantine | None, world: int, device: torch.de
     if quarantine is None:
         return {}
     if world > 1:
-        own = quarantine.unreported()
-        found = torch.tensor(len(own), device=device)
-        dist.all_reduce(found)
-        if found:
+        unreported = quarantine.unreported()
+        damaged = torch.tensor(len(unreported), device=device)
+        dist.all_reduce(damaged)
+        if damaged:
             by_rank: list[list[dict[str, Any]]] = [[] for _ in range(world)]
-            dist.all_gather_object(by_rank, own)
+            dist.all_gather_object(by_rank, unreported)
             quarantine.merge(line for lines in by_rank for line in lines)
     return {"train/damaged": float(len(quarantine))} if len(quarantine) else {}

@@ -19,7 +19,7 @@ def linear_head_name(model: nn.Module, name: str) -> str:
     layers = dict(model.named_modules())
     if len(heads) == 1 and isinstance(head := layers.get(heads[0]), nn.Linear) and head.bias is not None:
         return str(heads[0])
-    found = f"its classifiers are {listed(heads)}" if len(heads) > 1 else "it has none with a bias"
+    problem = f"its classifiers are {listed(heads)}" if len(heads) > 1 else "it has none with a bias"
     raise InputError(
-        f"linear-probe: {name} does not end in one linear layer ({found}); set another model, or baseline=null"
+        f"linear-probe: {name} does not end in one linear layer ({problem}); set another model, or baseline=null"
     )

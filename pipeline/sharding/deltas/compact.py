@@ -244,10 +244,10 @@ def _spans(
         ends = np.where(last, tar_bytes[shard] - END_BYTES, np.append(offset[1:], 0) - BLOCK)
         rows = np.flatnonzero(in_owner[index.shards] >= 0)
         wanted = _tar_position(in_owner[index.shards[rows]], index.offsets[rows])
-        found = np.minimum(np.searchsorted(positions, wanted), len(positions) - 1)
-        if (in_owner[numbers] < 0).any() or not np.array_equal(positions[found], wanted):
+        nearest = np.minimum(np.searchsorted(positions, wanted), len(positions) - 1)
+        if (in_owner[numbers] < 0).any() or not np.array_equal(positions[nearest], wanted):
             raise DamagedError(f"{shards.name}: its index and that of {artifact_name} differ; re-run {shards.stage}")
-        lengths[rows] = ends[found] - (index.offsets[rows] - BLOCK)
+        lengths[rows] = ends[nearest] - (index.offsets[rows] - BLOCK)
     return index.offsets - BLOCK, lengths
 
 

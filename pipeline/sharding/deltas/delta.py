@@ -225,12 +225,12 @@ def _subset(collection: Collection, wanted: NDArray[np.int64], count: int) -> Co
 
 def _numbers_in_intake(intake: Intake, chunks: list[ChunkResult], first: int) -> NDArray[np.int64]:
     """[rows] index of each row's item among the items of one intake."""
-    found = [np.empty(0, dtype=np.int64)]
+    numbers = [np.empty(0, dtype=np.int64)]
     start = 0
     for chunk, result in enumerate(chunks, first):
-        found.append(read_table(intake.scratch, chunk).column("number").to_numpy() + start)
+        numbers.append(read_table(intake.scratch, chunk).column("number").to_numpy() + start)
         start += result.items
-    return np.concatenate(found)
+    return np.concatenate(numbers)
 
 
 def _reuse_unchanged(

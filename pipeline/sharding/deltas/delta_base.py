@@ -129,14 +129,14 @@ def source_address(config: ShardingConfig) -> str:
 def _newest(config: ShardingConfig, store: ArtifactStore) -> Base | None:
     """The latest committed artifact with this source and these settings."""
     address = source_address(config)
-    found = [
+    artifacts = [
         artifact
         for stage in STAGES
         for artifact in store.list(stage)
         if artifact.manifest["summary"].get("source") == address
     ]
-    found.sort(key=lambda artifact: (artifact.manifest["origin"].get("committed", 0.0), artifact.key), reverse=True)
-    return next((base for base in map(Base, found) if _problem_of_base(config, base) is None), None)
+    artifacts.sort(key=lambda artifact: (artifact.manifest["origin"].get("committed", 0.0), artifact.key), reverse=True)
+    return next((base for base in map(Base, artifacts) if _problem_of_base(config, base) is None), None)
 
 
 def _problem_of_config(config: ShardingConfig) -> str | None:

@@ -170,10 +170,10 @@ def _groups(delta: Delta, plan: Plan) -> NDArray[np.int32]:
     number_of = delta.base.index.groups[numbers["row"][stored[first]]]
     hashes, first, hash_of_row = np.unique(delta.columns.group_hash[plan.rows], return_index=True, return_inverse=True)
     groups = np.empty(len(hashes), dtype=np.int32)
-    found = np.searchsorted(base_hashes, hashes)
-    known = found < len(base_hashes)
-    known[known] = base_hashes[found[known]] == hashes[known]
-    groups[known] = number_of[found[known]]
+    nearest = np.searchsorted(base_hashes, hashes)
+    known = nearest < len(base_hashes)
+    known[known] = base_hashes[nearest[known]] == hashes[known]
+    groups[known] = number_of[nearest[known]]
     unknown = np.flatnonzero(~known)
     unknown = unknown[np.argsort(first[unknown])]
     start = int(delta.base.index.groups.max(initial=-1)) + 1

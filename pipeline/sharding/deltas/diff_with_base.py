@@ -60,14 +60,14 @@ def match_by_name(source: ItemHashes, listing: Listing) -> NDArray[np.int64]:
     listed = listing.numbers["name_hash"]
     order = np.argsort(listed, kind="stable")
     ascending = listed[order]
-    found = np.full(len(source), -1, dtype=np.int64)
+    base_rows = np.full(len(source), -1, dtype=np.int64)
     for start in range(0, len(source), _BATCH_ITEMS):
         some = slice(start, start + _BATCH_ITEMS)
         first = np.searchsorted(ascending, source.name_hash[some], side="left")
         count = np.searchsorted(ascending, source.name_hash[some], side="right") - first
         is_listed = rank[some] < count
-        found[some][is_listed] = order[(first + rank[some])[is_listed]]
-    return found
+        base_rows[some][is_listed] = order[(first + rank[some])[is_listed]]
+    return base_rows
 
 
 def find_unchanged(
@@ -90,12 +90,12 @@ def find_unchanged(
 
 def isin_sorted(values: NDArray[np.uint64], wanted: NDArray[np.uint64]) -> NDArray[np.bool_]:
     """[values] whether each value is in `wanted`, which is ascending; `np.isin` would sort copies of both."""
-    found = np.zeros(len(values), dtype=np.bool_)
+    is_wanted = np.zeros(len(values), dtype=np.bool_)
     for start in range(0, len(values) if wanted.size else 0, _BATCH_ITEMS):
         some = values[start : start + _BATCH_ITEMS]
         nearest = np.minimum(np.searchsorted(wanted, some), len(wanted) - 1)
-        found[start : start + _BATCH_ITEMS] = wanted[nearest] == some
-    return found
+        is_wanted[start : start + _BATCH_ITEMS] = wanted[nearest] == some
+    return is_wanted
 
 
 def _ranks(values: NDArray[np.uint64]) -> NDArray[np.int32]:

@@ -209,14 +209,14 @@ def find(pattern: str, suffixes: Sequence[str]) -> list[FoundFile]:
             return [existing[name] for name in named]
         return [file for name in named for file in (find(name, suffixes) if is_pattern(name) else [stat(name)])]
     url = absolute(pattern)
-    found = _find_remote(url, suffixes) if is_remote(url) else _find_local(url, suffixes)
-    if not found:
+    files = _find_remote(url, suffixes) if is_remote(url) else _find_local(url, suffixes)
+    if not files:
         if is_remote(url) and not is_pattern(url) and has_suffix(url, suffixes):
             raise InputError(f"{url}: no such object")
         wanted = f" that ends with {' or '.join(suffixes)}" if any(suffixes) else ""
         what = "matches nothing" if is_pattern(url) else f"holds no file{wanted}"
         raise InputError(f"{url}: {what}")
-    return sorted(found, key=lambda file: file.url)
+    return sorted(files, key=lambda file: file.url)
 
 
 def read(url: str, start: int = 0, length: int | None = None) -> bytes:
@@ -246,17 +246,17 @@ def open_file(url: str) -> BinaryIO:
     Raises:
         InputError: there is no such file.
     """
-    found = stat(url)
-    if is_remote(found.url):
-        return io.BufferedReader(RangeFile(found.size, partial(read, found.url)), _BUFFER_BYTES)
-    return open(found.url, "rb")
+    file = stat(url)
+    if is_remote(file.url):
+        return io.BufferedReader(RangeFile(file.size, partial(read, file.url)), _BUFFER_BYTES)
+    return open(file.url, "rb")
 
 
-def file_digest(found: FoundFile) -> str:
+def file_digest(file: FoundFile) -> str:
     """A digest of a file's bytes; for a file in S3, its size and ETag."""
-    if is_remote(found.url):
-        return f"{found.size}-{found.mtime_or_etag}"
-    return file_sha256(Path(found.url))
+    if is_remote(file.url):
+        return f"{file.size}-{file.mtime_or_etag}"
+    return file_sha256(Path(file.url))
 
 
 def listing_digest(files: Iterable[FoundFile], root: str) -> str:

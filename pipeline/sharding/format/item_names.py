@@ -40,9 +40,11 @@ def item_names(shards: Artifact, ids: Iterable[int]) -> dict[int, str]:
     with pq.ParquetFile(shards.path(LISTING_FILE)) as file:
         for batch in file.iter_batches(_READ_ROWS, columns=["name", "row"]):
             rows = batch.column("row").to_numpy()
-            found = np.flatnonzero(np.isin(rows, wanted))
-            if found.size:
-                names.update(zip(rows[found].tolist(), batch.column("name").take(found).to_pylist(), strict=True))
+            positions = np.flatnonzero(np.isin(rows, wanted))
+            if positions.size:
+                names.update(
+                    zip(rows[positions].tolist(), batch.column("name").take(positions).to_pylist(), strict=True)
+                )
     return names
 
 

@@ -43,13 +43,13 @@ def near_pairs(hashes: NDArray[np.uint64], radius: int) -> tuple[NDArray[np.int6
     Args:
         hashes: [n], n < 2**31.
     """
-    found = [np.empty(0, dtype=np.int64)]
+    batches = [np.empty(0, dtype=np.int64)]
     for mask, skipped in _choices(hashes, hashes, radius):
         for first, second in _agreeing_within(hashes & mask):
             near, _ = _near(hashes[first] ^ hashes[second], radius, skipped)
             first, second = first[near], second[near]
-            found.append(np.minimum(first, second) << 32 | np.maximum(first, second))
-    pairs = np.sort(np.concatenate(found))
+            batches.append(np.minimum(first, second) << 32 | np.maximum(first, second))
+    pairs = np.sort(np.concatenate(batches))
     return pairs >> 32, pairs & 0xFFFFFFFF
 
 

@@ -259,9 +259,9 @@ class _Join:
 
 
 def _first_false(values: NDArray[np.bool_], limit: int) -> list[int]:
-    found: list[int] = []
+    rows: list[int] = []
     for first in range(0, len(values), 1 << 20):
-        found += (first + np.flatnonzero(~values[first : first + (1 << 20)])[: limit - len(found)]).tolist()
-        if len(found) == limit:
+        rows += (first + np.flatnonzero(~values[first : first + (1 << 20)])[: limit - len(rows)]).tolist()
+        if len(rows) == limit:
             break
-    return found
+    return rows

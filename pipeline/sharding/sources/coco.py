@@ -116,17 +116,17 @@ class CocoConfig(SourceConfig):
     def _files(self) -> dict[str, FoundFile]:
         """The annotation file of each part."""
         folder = addresses.check_folder(self.folder)
-        found: dict[str, FoundFile] = {}
+        files: dict[str, FoundFile] = {}
         for file in addresses.find(addresses.join(folder, "annotations"), (".json",)):
             match = _NAME.fullmatch(file.name)
             if match:
-                found[match.group(1)] = file
-        if not found:
+                files[match.group(1)] = file
+        if not files:
             raise InputError(f"{folder}/annotations: holds no captions_*.json")
-        missing = [part for part in self.parts if part not in found]
+        missing = [part for part in self.parts if part not in files]
         if missing:
-            raise InputError(f"parts: no captions_{missing[0]}.json in {folder}/annotations; it has {listed(found)}")
-        return {name: file for name, file in found.items() if not self.parts or name in self.parts}
+            raise InputError(f"parts: no captions_{missing[0]}.json in {folder}/annotations; it has {listed(files)}")
+        return {name: file for name, file in files.items() if not self.parts or name in self.parts}
 
 
 @dataclass(frozen=True, slots=True)

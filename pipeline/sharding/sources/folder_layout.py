@@ -87,8 +87,8 @@ def folder_data(folder: Path, layout: Layout) -> FolderData:
         )
     trees = {name: images_in(f"{root}/{name}", skipped, prefix=f"{name}/", above=above) for name in tops}
     if not any(tree.names for tree in trees.values()):
-        found = skipped.result()
-        others = f"; it has {found.in_words()}" if found.count else ""
+        skipped_files = skipped.result()
+        others = f"; it has {skipped_files.in_words()}" if skipped_files.count else ""
         raise InputError(
             f"{folder}: no image in any sub-folder; looked for {', '.join(sorted(IMAGE_SUFFIXES))}{others}"
         )
@@ -153,7 +153,7 @@ def _classes_of_splits(
 
     Images outside class folders are skipped.
     """
-    found: list[ClassFiles] = []
+    classes: list[ClassFiles] = []
     folders: set[str] = set()
     for name, tree in trees.items():
         if name not in splits:
@@ -169,10 +169,10 @@ def _classes_of_splits(
                 skipped.add(IN_NO_CLASS, image)
             else:
                 by_class.setdefault(parts[depth], []).append(image)
-        found += [ClassFiles(label, split, by_class[label]) for label in sorted(by_class)]
+        classes += [ClassFiles(label, split, by_class[label]) for label in sorted(by_class)]
         if depth == 1:
             folders.update(tree.folders)
-    return found, tuple(sorted(folders - {files.label for files in found}))
+    return classes, tuple(sorted(folders - {files.label for files in classes}))
 
 
 def _depth_of_classes(tree: FolderImages, split: str) -> int:

@@ -100,12 +100,12 @@ def _tables_in(folder: Path) -> list[str]:
 
 def _folder_of_images(folder: Path) -> Path | None:
     """The folder itself or its only sub-folder with images, if images are directly in it; None with class folders."""
-    found = [folder / name for name in sub_folders(str(folder)) if images_in(f"{folder}/{name}", SkipCounter()).names]
-    if not found:
+    folders = [folder / name for name in sub_folders(str(folder)) if images_in(f"{folder}/{name}", SkipCounter()).names]
+    if not folders:
         return folder
-    if len(found) > 1 or not images_in(str(found[0]), SkipCounter(), deep=False).names:
+    if len(folders) > 1 or not images_in(str(folders[0]), SkipCounter(), deep=False).names:
         return None
-    return found[0]
+    return folders[0]
 
 
 def _manifest_of(folder: Path, tables: Sequence[str], images: Path) -> ManifestConfig:
@@ -124,15 +124,15 @@ def _manifest_of(folder: Path, tables: Sequence[str], images: Path) -> ManifestC
     if not files:
         start, files = images, _columns_of_files(rows, columns, images)
     if len(files) != 1:
-        found = f"{listed(files)} name files" if files else f"no column has the names of images in {images}"
-        raise InputError(f"{path}: {found}; its columns are {listed(columns)}; set {asked}")
+        problem = f"{listed(files)} name files" if files else f"no column has the names of images in {images}"
+        raise InputError(f"{path}: {problem}; its columns are {listed(columns)}; set {asked}")
     others = [name for name in columns if name not in files]
     split = _split_column(path, rows, others)
     others = [name for name in others if name != split]
     labels = [name for name in others if name.strip().lower() in _LABEL_COLUMNS] or others
     if len(labels) != 1:
-        found = f"{listed(labels)} may each be the label" if labels else "no other column is left for the label"
-        raise InputError(f"{path}: column {files[0]} has the files, and {found}; set {asked}")
+        problem = f"{listed(labels)} may each be the label" if labels else "no other column is left for the label"
+        raise InputError(f"{path}: column {files[0]} has the files, and {problem}; set {asked}")
     return ManifestConfig(
         manifest=str(path), images=str(start), path_column=files[0], label_column=labels[0], split_column=split
     )
@@ -140,13 +140,13 @@ def _manifest_of(folder: Path, tables: Sequence[str], images: Path) -> ManifestC
 
 def _columns_of_files(rows: Sequence[Mapping[str, str]], columns: Sequence[str], start: Path) -> list[str]:
     """The columns that name files below `start` in more than half of the first rows."""
-    found = []
+    matching = []
     for column in columns:
         names = [row[column].strip() for row in rows if row.get(column, "").strip()]
         # Unlike Path.is_file(), false for a text that is too long for a file name.
         if 2 * sum(os.path.isfile(start / name) for name in names) > len(rows):
-            found.append(column)
-    return found
+            matching.append(column)
+    return matching
 
 
 def _split_column(path: Path, rows: Sequence[Mapping[str, str]], columns: Sequence[str]) -> str | None:

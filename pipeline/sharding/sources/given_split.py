@@ -25,8 +25,8 @@ def given_split(word: str) -> str | None:
 
 def split_of_name(name: str) -> str | None:
     """The split in a file's name, e.g. "train-00001.tar" or "test2017.parquet"; None if it names none, or several."""
-    found = {_WORDS[word] for word in re.findall(r"[a-z]+", name.lower()) if word in _WORDS}
-    return found.pop() if len(found) == 1 else None
+    splits = {_WORDS[word] for word in re.findall(r"[a-z]+", name.lower()) if word in _WORDS}
+    return splits.pop() if len(splits) == 1 else None
 
 
 # Words of a folder's name that do not change its meaning.
@@ -38,12 +38,12 @@ def split_of_folder(name: str) -> str | None:
 
     None for "train station", which is a class.
     """
-    found = set()
+    splits = set()
     for word in re.findall(r"[^\W\d_]+", name.lower()):
         if word in _SET_WORDS:
             continue
         bare = next((word.removesuffix(end) for end in _SET_WORDS if word.removesuffix(end) in _WORDS), word)
         if bare not in _WORDS:
             return None
-        found.add(_WORDS[bare])
-    return found.pop() if len(found) == 1 else None
+        splits.add(_WORDS[bare])
+    return splits.pop() if len(splits) == 1 else None

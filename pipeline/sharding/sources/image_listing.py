@@ -110,12 +110,12 @@ def _add_images(
     prefix: str,
     deep: bool,
     skipped: SkipCounter,
-    found: tuple[list[str], list[str], list[str]],
+    lists: tuple[list[str], list[str], list[str]],
     above: tuple[Identity, ...],
     *,
     top: bool = False,
 ) -> None:
-    names, broken, below = found
+    names, broken, below = lists
     above = (*above, identity(folder))
     for entry in entries(folder):
         name = entry.name
@@ -132,7 +132,7 @@ def _add_images(
             elif deep:
                 if top:
                     below.append(name)
-                _add_images(entry.path, f"{prefix}{name}/", deep, skipped, found, above)
+                _add_images(entry.path, f"{prefix}{name}/", deep, skipped, lists, above)
         elif kind == "special":
             skipped.add(SPECIAL, prefix + name)
         elif kind == "broken link":

@@ -79,8 +79,8 @@ class ImagenetConfig(SourceConfig):
         root, images = self._folders()
         wnids = _wnids(images / "train")
         hasher = hashlib.sha256()
-        for found in _list_images(images, SkipCounter()):
-            listing_hash(str(images), found.names, found.broken, hasher)
+        for listing in _list_images(images, SkipCounter()):
+            listing_hash(str(images), listing.names, listing.broken, hasher)
         words = class_words(root, self.names, wnids, wanted=self.labels == "names")
         labels = [] if _by_class(images / "val") else sorted(self._val_labels(wnids).items())
         fingerprint = digest([hasher.hexdigest(), sorted(words.items()), labels])
@@ -107,12 +107,12 @@ class ImagenetConfig(SourceConfig):
         val_labels = self._val_labels(wnids)
         progress(note="listing ImageNet")
         skipped = SkipCounter()
-        total = sum(len(found.names) for found in _list_images(images, skipped))
+        total = sum(len(listing.names) for listing in _list_images(images, skipped))
 
         def items() -> Iterator[Item]:
-            for found in _list_images(images, SkipCounter()):
-                for name in found.names:
-                    yield self._item(images, name, words, val_labels, broken=name in found.broken)
+            for listing in _list_images(images, SkipCounter()):
+                for name in listing.names:
+                    yield self._item(images, name, words, val_labels, broken=name in listing.broken)
 
         return Collection(
             title="ImageNet",
@@ -188,9 +188,9 @@ def _list_images(images: Path, skipped: SkipCounter) -> Iterator[FolderImages]:
             for name in loose.names:
                 skipped.add(IN_NO_CLASS, name)
         for name in folders:
-            found = images_in(str(images / part / name), skipped, prefix=f"{part}/{name}/")
+            listing = images_in(str(images / part / name), skipped, prefix=f"{part}/{name}/")
             if _WNID.fullmatch(name):
-                yield found
+                yield listing
             else:
-                for image in found.names:
+                for image in listing.names:
                     skipped.add(IN_NO_CLASS, image)

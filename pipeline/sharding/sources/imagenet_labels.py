@@ -33,7 +33,7 @@ def find_val_labels(root: Path, given: Path | None) -> Path:
         InputError: there is none, or the devkit's file has no meta.mat next to it.
     """
     if given is not None and given.expanduser().is_file():
-        found = given.expanduser().absolute()
+        path = given.expanduser().absolute()
     else:
         folder = root if given is None else given.expanduser().absolute()
         names = (*_VAL_FILES, *(f"{devkit}/{_DEVKIT_FILE}".lstrip("/") for devkit in _DEVKITS))
@@ -43,13 +43,13 @@ def find_val_labels(root: Path, given: Path | None) -> Path:
                 f"{folder}: no labels of val/; put {', '.join(_VAL_FILES)} or the devkit's data/{_DEVKIT_FILE} there, "
                 "name it in val_labels, or sort val/ into folders by WNID"
             )
-        found = candidates[0]
-    if found.name == _DEVKIT_FILE and not (found.parent / "meta.mat").is_file():
+        path = candidates[0]
+    if path.name == _DEVKIT_FILE and not (path.parent / "meta.mat").is_file():
         raise InputError(
-            f"{found}: the devkit's meta.mat defines its class numbers; put meta.mat next to it, or use val.txt or "
+            f"{path}: the devkit's meta.mat defines its class numbers; put meta.mat next to it, or use val.txt or "
             "LOC_val_solution.csv"
         )
-    return found
+    return path
 
 
 def read_val_labels(file: Path, wnids: list[str]) -> dict[str, str]:

@@ -195,12 +195,12 @@ class TorchvisionConfig(SourceConfig):
             return names if len(set(names)) == len(names) else tuple(f"{n} ({i})" for i, n in enumerate(names))
         if isinstance(count, int):
             return tuple(str(number) for number in range(count))
-        found: set[int] = set()
+        classes_seen: set[int] = set()
         for split, spec in specs.items():
             known = targets[split]
             seen = known[: sizes[split]] if known is not None else (target_of(spec, n) for n in range(sizes[split]))
-            found |= {target for target in seen if isinstance(target, int)}
-        return sort_labels(str(number) for number in range(max(found) + 1)) if found else ()
+            classes_seen |= {target for target in seen if isinstance(target, int)}
+        return sort_labels(str(number) for number in range(max(classes_seen) + 1)) if classes_seen else ()
 
 
 def _texts(target: Any) -> tuple[str, ...]:

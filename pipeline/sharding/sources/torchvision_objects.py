@@ -112,21 +112,21 @@ def dataset_class(name: str) -> type[Any]:
     """The class with this name; imports torchvision."""
     import torchvision.datasets
 
-    found: type[Any] = getattr(torchvision.datasets, name)
-    return found
+    dataset: type[Any] = getattr(torchvision.datasets, name)
+    return dataset
 
 
 def parameters_of(dataset: type[Any]) -> set[str]:
     """The parameters of its constructor, including those that it passes on as **kwargs."""
-    found: set[str] = set()
+    all_names: set[str] = set()
     for base in dataset.__mro__:
         if "__init__" in base.__dict__ and base is not object:
             parameters = inspect.signature(base).parameters.values()
             names = {parameter.name for parameter in parameters if parameter.kind is not inspect.Parameter.VAR_KEYWORD}
-            found |= names
+            all_names |= names
             if len(names) == len(parameters):
                 break
-    return found
+    return all_names
 
 
 @lru_cache(maxsize=1)

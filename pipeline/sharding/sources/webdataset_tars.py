@@ -174,11 +174,11 @@ class WebdatasetConfig(SourceConfig):
         skipped.extend(skipped_by_name(self.tars, TAR_SUFFIXES))
         for shard, listing in shards:
             skipped.extend(listing.skipped, f"{shard}: ")
-        spellings, found = Spellings(), set()
+        spellings, labels = Spellings(), set()
         for written in (label for listing in listings for label in listing.labels):
             label = label_of(written, class_names)
             if label is not None:
-                found.add(label)
+                labels.add(label)
                 spellings.add(written, label)
 
         def items() -> Iterator[Item]:
@@ -193,8 +193,8 @@ class WebdatasetConfig(SourceConfig):
             title=title,
             items=items,
             total=sum(listing.samples for listing in listings),
-            label_names=class_names or sort_labels(found),
-            root=title if class_names or found else "",
+            label_names=class_names or sort_labels(labels),
+            root=title if class_names or labels else "",
             credits=(Credit.of(title, self.author, self.licence),),
             tars=tuple(tars) if self.in_place else (),
             notes=(*spellings.notes(), *_notes(shards, class_names)),
@@ -203,11 +203,11 @@ class WebdatasetConfig(SourceConfig):
 
     def _check_members(self, listings: Sequence[TarListing]) -> None:
         """Raises an InputError if no sample has the member that the config names for captions or for labels."""
-        for name, member, found in (
+        for name, member, has_member in (
             ("caption_member", self.caption_member, lambda listing: listing.has_captions()),
             ("label_member", self.label_member, lambda listing: bool(listing.labels)),
         ):
-            if member is not None and not any(map(found, listings)):
+            if member is not None and not any(map(has_member, listings)):
                 raise InputError(
                     f"{name}: no sample of {self.tars} has a text in a member that ends with .{_extension(member)}; "
                     "`tar tf` lists the members of a tar"

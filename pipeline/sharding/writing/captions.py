@@ -80,7 +80,7 @@ def _drop_reason(text: str, config: CaptionsConfig) -> str | None:
 
 
 def _clean(text: str) -> str:
-    text = _ENTITY.sub(lambda found: html.unescape(found.group()), text)
+    text = _ENTITY.sub(lambda match: html.unescape(match.group()), text)
     text = " ".join(text.split())
     if not text.isascii():
         text = unicodedata.normalize("NFC", text)

@@ -183,12 +183,12 @@ def _without_near(
         if row in conflicting:
             continue
         label = int(labels[row])
-        found = {
+        near_labels = {
             other for near in (hash_index, *neighbours.get(hash_index, ())) for other in staying_labels.get(near, ())
         }
-        if label in found:
+        if label in near_labels:
             near_duplicates.add(row)
-        elif found and config.conflicts == "first":
+        elif near_labels and config.conflicts == "first":
             conflicting.add(row)
         else:
             staying_labels.setdefault(hash_index, set()).add(label)
@@ -201,8 +201,8 @@ def _without_near(
 
 def _neighbours(distinct: NDArray[np.uint64], radius: int) -> dict[int, list[int]]:
     left, right = near_pairs(distinct, radius)
-    found: dict[int, list[int]] = {}
+    neighbours: dict[int, list[int]] = {}
     for first, second in zip(left.tolist(), right.tolist(), strict=True):
-        found.setdefault(first, []).append(second)
-        found.setdefault(second, []).append(first)
-    return found
+        neighbours.setdefault(first, []).append(second)
+        neighbours.setdefault(second, []).append(first)
+    return neighbours

@@ -49,11 +49,11 @@ def histogram_bins(values: NDArray[Any], *, integers: bool = True) -> list[Bin]:
     edges = [low + step * number for number in range(math.ceil((end - low) / step) + 1)]
     if edges[-1] <= end:
         edges.append(edges[-1] + step)
-    found, _ = np.histogram(np.minimum(values, edges[-1] - step / 2) if has_tail else values, bins=edges)
-    last = len(found) - 1
+    images, _ = np.histogram(np.minimum(values, edges[-1] - step / 2) if has_tail else values, bins=edges)
+    last = len(images) - 1
     return [
         Bin(edges[position], edges[position + 1], int(count), tail=has_tail and position == last)
-        for position, count in enumerate(found)
+        for position, count in enumerate(images)
     ]
 
 

@@ -80,9 +80,9 @@ def equal_images(
 
 def duplicates_section(card: Mapping[str, Any], sets: Sequence[EqualSet], gallery: Gallery) -> Markup:
     """The counts of duplicates found and dropped, and some sets of equal images with pictures."""
-    found = card["duplicates"]
+    duplicates = card["duplicates"]
     counts: list[list[Child]] = [
-        [description, f"{found[name]:,}"] for name, description in DUPLICATES.items() if any(found.values())
+        [description, f"{duplicates[name]:,}"] for name, description in DUPLICATES.items() if any(duplicates.values())
     ]
     capped: list[list[Child]] = [
         [f"training images left out by the cap {name.replace('_', ' ')}", f"{count:,}"]

@@ -65,9 +65,9 @@ def tars_target(patterns: Sequence[str]) -> Target:
     Raises:
         InputError: a pattern matches no tar.
     """
-    found = list({file.url: file for pattern in patterns for file in addresses.find(pattern, TAR_SUFFIXES)}.values())
-    root = addresses.common_folder(found)
-    return Target("", [Shard(file.url.removeprefix(root).lstrip("/"), file) for file in found])
+    tars = list({file.url: file for pattern in patterns for file in addresses.find(pattern, TAR_SUFFIXES)}.values())
+    root = addresses.common_folder(tars)
+    return Target("", [Shard(file.url.removeprefix(root).lstrip("/"), file) for file in tars])
 
 
 def artifact_target(artifact: Artifact, findings: Findings) -> Target:
@@ -115,11 +115,11 @@ def _shards(artifact: Artifact, index: SampleIndex | None, findings: Findings) -
     shards = []
     for number, name in enumerate(names):
         if name in outside_store:
-            found = _file_outside_store(outside_store[name], findings)
+            file = _file_outside_store(outside_store[name], findings)
         else:
-            found = _stored_file(artifact, locations, number, name, findings)
-        if found is not None:
-            shards.append(Shard(name, found, number if index is not None else -1))
+            file = _stored_file(artifact, locations, number, name, findings)
+        if file is not None:
+            shards.append(Shard(name, file, number if index is not None else -1))
     return shards
 
 

@@ -113,11 +113,11 @@ def long(text: Text) -> TextProblem | None:
 
 @check("txt text", "caption-control", "warning", "Control characters or a byte-order mark in a caption.")
 def control(text: Text) -> TextProblem | None:
-    found = _CONTROL.search(text.decoded[0])
-    if found is None or text.decoded[1] is not None:
+    match = _CONTROL.search(text.decoded[0])
+    if match is None or text.decoded[1] is not None:
         return None
     return TextProblem(
-        f"a control character (U+{ord(found.group()):04X})", len(text.decoded[0][: found.start()].encode())
+        f"a control character (U+{ord(match.group()):04X})", len(text.decoded[0][: match.start()].encode())
     )
 
 

@@ -39,8 +39,8 @@ def artifact_columns(
 
 def _formats(images: int, read: Read) -> dict[str, int]:
     """Number of images by format in a sample of at most 1,000; the index has no formats."""
-    found: Counter[str] = Counter()
+    formats: Counter[str] = Counter()
     for id in np.unique(np.linspace(0, images - 1, min(images, _FORMAT_SAMPLE)).astype(int)).tolist():
         with suppress(TutelageError):
-            found[format_of(read(id)[:HEAD_BYTES]) or "other"] += 1
-    return dict(found.most_common())
+            formats[format_of(read(id)[:HEAD_BYTES]) or "other"] += 1
+    return dict(formats.most_common())

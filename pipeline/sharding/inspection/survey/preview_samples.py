@@ -92,11 +92,11 @@ def samples_of_index(
             raise UnknownNameError("label", request.label, index.label_names)
         ids = ids[index.labels[ids] == index.label_names.index(request.label)]
     if request.keys:
-        found = pc.index_in(pa.array(request.keys, pa.large_string()), index.keys).to_pylist()
-        for key, id in zip(request.keys, found, strict=True):
+        ids_of_keys = pc.index_in(pa.array(request.keys, pa.large_string()), index.keys).to_pylist()
+        for key, id in zip(request.keys, ids_of_keys, strict=True):
             if id is None:
                 raise InputError(f"preview: no sample has key {key!r}; omit --key to see some samples with their keys")
-        ids = np.array([id for id in found if id in set(ids.tolist())], dtype=np.int64)
+        ids = np.array([id for id in ids_of_keys if id in set(ids.tolist())], dtype=np.int64)
     elif len(ids) > request.rows:
         ids = np.sort(np.random.default_rng(0).choice(ids, request.rows, replace=False))
     if not len(ids):

