@@ -126,8 +126,8 @@ class RunDisplay:
         head.add_column()
         head.add_column(justify="right")
         title = Text.assemble(("tutelage ", "bold"), (self.flow, "bold cyan"), (f"  {self.origin}", "dim"))
-        of_stages = f"{ended} of {counted(len(rows), 'stage')}  " if rows else ""
-        head.add_row(title, Text.assemble((of_stages, "dim"), (clock(time.monotonic() - self._started), "bold")))
+        progress_text = f"{ended} of {counted(len(rows), 'stage')}  " if rows else ""
+        head.add_row(title, Text.assemble((progress_text, "dim"), (clock(time.monotonic() - self._started), "bold")))
         lines: list[RenderableType] = ["", head]
         lines += [
             Text.assemble((f"{name}  ", "dim"), (address, "underline"), no_wrap=True, overflow="ellipsis")

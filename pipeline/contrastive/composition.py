@@ -92,10 +92,10 @@ def _without_shared_content(ontology: Ontology, candidates: SampleIds, selected:
     """The candidates that share no content or caption with `selected` or with an earlier candidate."""
     distinct = np.ones(len(candidates), bool)
     for numbers in (ontology.contents, ontology.captions):
-        of_candidates = numbers[candidates]
+        candidate_numbers = numbers[candidates]
         is_first = np.zeros(len(candidates), bool)
-        is_first[np.unique(of_candidates, return_index=True)[1]] = True
-        distinct &= is_first & ~np.isin(of_candidates, numbers[selected])
+        is_first[np.unique(candidate_numbers, return_index=True)[1]] = True
+        distinct &= is_first & ~np.isin(candidate_numbers, numbers[selected])
     return candidates[distinct]
 
 

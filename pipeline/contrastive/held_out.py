@@ -85,6 +85,6 @@ class HeldOutPairs:
         """Which pairs of a batch are positives of each other, [K, S, S]: off the diagonal only in relaxed batches."""
         same = np.zeros((*batches.shape, batches.shape[1]), bool)
         for numbers in (self._ontology.contents, self._ontology.captions):
-            of_pairs = numbers[batches]
-            same |= of_pairs[:, :, None] == of_pairs[:, None, :]
+            pair_numbers = numbers[batches]
+            same |= pair_numbers[:, :, None] == pair_numbers[:, None, :]
         return same

@@ -91,14 +91,16 @@ def choose_ids(index: SampleIndex, ids: NDArray[np.int64], quota: Mapping[str, i
     Args:
         quota: split -> number of ids; what val and test lack is added to train.
     """
-    of_split = {split: ids[index.splits[ids] == code][:_MAX_CANDIDATES].tolist() for code, split in enumerate(SPLITS)}
+    candidates_of_split = {
+        split: ids[index.splits[ids] == code][:_MAX_CANDIDATES].tolist() for code, split in enumerate(SPLITS)
+    }
     quota = dict(quota)
-    quota["train"] += sum(max(0, quota[split] - len(of_split[split])) for split in ("val", "test"))
+    quota["train"] += sum(max(0, quota[split] - len(candidates_of_split[split])) for split in ("val", "test"))
     groups: Counter[int] = Counter()
     families: Counter[int] = Counter()
     chosen: list[int] = []
     for split in SPLITS:
-        candidates = of_split[split]
+        candidates = candidates_of_split[split]
         for _ in range(min(quota[split], len(candidates))):
             best = min(
                 candidates, key=lambda id: (groups[int(index.groups[id])], families[int(index.family_codes[id])], id)

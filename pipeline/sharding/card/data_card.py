@@ -150,8 +150,8 @@ def _per_split(values: Any, splits: Any, count: int) -> Any:
     return np.bincount(value * len(SPLITS) + splits, minlength=(count + 1) * len(SPLITS)).reshape(-1, len(SPLITS))
 
 
-def _split_counts(of_split: Any) -> dict[str, int]:
-    return {"samples": int(of_split.sum()), **dict(zip(SPLITS, of_split.tolist(), strict=True))}
+def _split_counts(counts: Any) -> dict[str, int]:
+    return {"samples": int(counts.sum()), **dict(zip(SPLITS, counts.tolist(), strict=True))}
 
 
 def _image_sizes(index: SampleIndex) -> dict[str, Any]:

@@ -281,7 +281,7 @@ def _select(
     replaced = np.flatnonzero((state == _READ) & (base_rows >= 0))
     replaced = replaced[ids[base_rows[replaced]] >= 0]
     former[replaced] = base_splits[ids[base_rows[replaced]]]
-    of_base = np.flatnonzero(ids >= 0)
+    base_positions = np.flatnonzero(ids >= 0)
     all_columns = union.columns(state == _READ, rows, intake.scratch.columns("items"))
     inherited = inherit_splits(
         all_columns,
@@ -289,8 +289,8 @@ def _select(
         splits=splits,
         former=former,
         rank=state,
-        base=union.columns(np.zeros(len(of_base), dtype=bool), of_base, intake.scratch.columns("base")),
-        base_splits=base_splits[ids[of_base]],
+        base=union.columns(np.zeros(len(base_positions), dtype=bool), base_positions, intake.scratch.columns("base")),
+        base_splits=base_splits[ids[base_positions]],
         labels=len(base.index.label_names),
     )
     return select_samples(

@@ -41,15 +41,17 @@ def inherit_splits(
         base_splits: [base] their splits.
         labels: number of labels of the base.
     """
-    of_image, of_group = (("hash_high", "hash_low"), ("group_hash",))
-    of_unit = of_image if config.rule == "image" else of_group
+    image_hash_names, group_hash_names = (("hash_high", "hash_low"), ("group_hash",))
+    unit_hash_names = image_hash_names if config.rule == "image" else group_hash_names
     undecided = np.flatnonzero(splits == DROPPED)
     drawn = fixed_splits(base, config) == DROPPED
 
-    content = _splits_of_equals(columns, undecided, base, base_splits, of_image)
-    unit = _splits_of_equals(columns, undecided, base, np.where(drawn, base_splits, np.int8(DROPPED)), of_unit)
+    content = _splits_of_equals(columns, undecided, base, base_splits, image_hash_names)
+    unit = _splits_of_equals(columns, undecided, base, np.where(drawn, base_splits, np.int8(DROPPED)), unit_hash_names)
     for known in (content, former[undecided]):
-        spread = _splits_of_equals(columns, undecided, columns, _scatter(len(columns), undecided, known), of_unit)
+        spread = _splits_of_equals(
+            columns, undecided, columns, _scatter(len(columns), undecided, known), unit_hash_names
+        )
         unit = np.where(unit == DROPPED, spread, unit)
     inherited = splits.copy()
     inherited[undecided] = unit

@@ -227,9 +227,9 @@ def _note_on_splits_in_classes(classes: list[ClassFiles]) -> str:
 
 def _not_in_train(classes: list[ClassFiles]) -> str:
     """The end of a note that lists classes without training images: another spelling of a class, or not learnable."""
-    of_train = {files.label for files in classes if files.split == "train"}
-    missing = sorted({files.label for files in classes} - of_train)
-    return f"; not in train: {listed(missing)}" if of_train and missing else ""
+    train_labels = {files.label for files in classes if files.split == "train"}
+    missing = sorted({files.label for files in classes} - train_labels)
+    return f"; not in train: {listed(missing)}" if train_labels and missing else ""
 
 
 def _folders(names: Iterable[str]) -> str:

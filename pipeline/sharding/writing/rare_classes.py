@@ -147,7 +147,7 @@ class LabelSizes:
 
 
 def _size_text(groups: int, images: int, copies: bool) -> str:
-    of_images, of_groups = counted(images, "image"), counted(groups, "content group")
+    image_count, group_count = counted(images, "image"), counted(groups, "content group")
     if copies:
-        return f"{of_images} (without copies of held-out ones, {of_groups})"
-    return f"{of_images} in {of_groups}" if images != groups else of_images
+        return f"{image_count} (without copies of held-out ones, {group_count})"
+    return f"{image_count} in {group_count}" if images != groups else image_count

@@ -125,13 +125,13 @@ def assign_splits(
         if small:
             rare[small] = True
             attempt, live = 0, pool
-            of_rare = (labels >= 0) & rare[labels]
+            has_rare_label = (labels >= 0) & rare[labels]
             if config.rare_classes == "drop":
-                pool = live = pool & ~of_rare
-                fixed = np.where(of_rare, np.int8(DROPPED), fixed)
-                drawn = drawn & ~of_rare
+                pool = live = pool & ~has_rare_label
+                fixed = np.where(has_rare_label, np.int8(DROPPED), fixed)
+                drawn = drawn & ~has_rare_label
             else:
-                to_train[codes[pool & of_rare]] = True
+                to_train[codes[pool & has_rare_label]] = True
     stored = np.bincount(labels[(labels >= 0) & (assignment.splits != DROPPED)], minlength=count) > 0
     return replace(
         assignment,

@@ -109,7 +109,7 @@ def quarantine_section(card: Mapping[str, Any], unreadable: Sequence[Unreadable]
         for item in unreadable[:_MAX_NAMES]
     ]
     per_label = {name: count for name, count in card["unreadable"]["per_label"].items() if count}
-    of_labels = dict(sorted(per_label.items(), key=lambda item: (-item[1], item[0]))[:_MAX_LABELS])
+    most_frequent = dict(sorted(per_label.items(), key=lambda item: (-item[1], item[0]))[:_MAX_LABELS])
     more = f"the first {len(names):,} of {len(unreadable):,}" if len(unreadable) > len(names) else f"all {len(names):,}"
     share = len(unreadable) / max(card["samples"] + len(unreadable), 1)
     return join(
@@ -121,8 +121,8 @@ def quarantine_section(card: Mapping[str, Any], unreadable: Sequence[Unreadable]
         ),
         tag("h3", "Reasons"),
         bar_chart(reasons | ({"other reasons": rest} if rest else {})),
-        tag("h3", "Most frequent labels") if len(of_labels) > 1 else None,
-        bar_chart(of_labels) if len(of_labels) > 1 else None,
+        tag("h3", "Most frequent labels") if len(most_frequent) > 1 else None,
+        bar_chart(most_frequent) if len(most_frequent) > 1 else None,
         details(f"Names: {more}", tag("ul", names, class_="names")),
     )
 

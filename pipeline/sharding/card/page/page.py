@@ -106,8 +106,8 @@ def _numbers(card: Mapping[str, Any], unreadable: int) -> Markup:
     without = unlabelled_count(card)
     sizes = card["image_sizes"]
     median = f"median {sizes['width']['median']:,} x {sizes['height']['median']:,} pixels" if sizes else ""
-    of_classes = f"{counted(without, 'image')} without one" if without else "every image has one"
-    of_captions = f"{card['captions'] / samples:.1f} per image" if card["captions"] else "none"
+    class_note = f"{counted(without, 'image')} without one" if without else "every image has one"
+    caption_note = f"{card['captions'] / samples:.1f} per image" if card["captions"] else "none"
     rare = card.get("rare_classes", {})
     dropped_rare = rare["images"] if rare.get("rule") == "drop" else 0
     left = [
@@ -126,8 +126,8 @@ def _numbers(card: Mapping[str, Any], unreadable: int) -> Markup:
             split_legend(dict.fromkeys(card["splits"])),
             class_="card",
         ),
-        number_card("classes", f"{card['labels']:,}", of_classes),
-        number_card("captions", f"{card['captions']:,}", of_captions),
+        number_card("classes", f"{card['labels']:,}", class_note),
+        number_card("captions", f"{card['captions']:,}", caption_note),
         number_card("size", in_bytes(card["image_bytes"]), median),
         number_card("left out", f"{dropped + unreadable + capped + dropped_rare:,}", ", ".join(left)),
         class_="cards",

@@ -114,13 +114,15 @@ def samples_of_tars(
     Raises:
         InputError: a tar is damaged, or there is no such sample.
     """
-    of_split = [tar for tar in tars if request.split in (None, split_of_name(tar.name))]
-    if not of_split:
+    tars_of_split = [tar for tar in tars if request.split in (None, split_of_name(tar.name))]
+    if not tars_of_split:
         raise InputError(f"preview: no tar has the split {request.split} in its name")
     roles = member_roles(tars[0])
     all_tars = bool(request.keys) or request.label is not None
-    positions = np.linspace(0, len(of_split) - 1, min(len(of_split), _MAX_TARS)).round().astype(int)
-    chosen_tars = of_split if all_tars else [of_split[position] for position in sorted(set(positions.tolist()))]
+    positions = np.linspace(0, len(tars_of_split) - 1, min(len(tars_of_split), _MAX_TARS)).round().astype(int)
+    chosen_tars = (
+        tars_of_split if all_tars else [tars_of_split[position] for position in sorted(set(positions.tolist()))]
+    )
 
     def candidates() -> Iterator[tuple[FoundFile, TarSample]]:
         for number, tar in enumerate(chosen_tars):
