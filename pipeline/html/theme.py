@@ -68,10 +68,10 @@ pre { margin: 10px 0 0; padding: 11px 14px; background: var(--soft); border-radi
 .card { background: var(--card); border: 1px solid var(--line); border-radius: 12px; padding: 16px 18px;
   min-width: 0; }
 .card pre { font-size: 12px; white-space: pre-wrap; overflow-wrap: anywhere; }
-.card h3 { margin: 0 0 4px; display: flex; flex-wrap: wrap; align-items: center; gap: 8px; }
+.card h3 { margin: 0 0 8px; display: flex; flex-wrap: wrap; align-items: center; gap: 8px; }
 .card p:last-child { margin-bottom: 0; }
 .figure-value { font-size: 34px; line-height: 1.1; font-weight: 660; letter-spacing: -.02em; margin: 2px 0 4px; }
-.card .label, .note { color: var(--muted); font-size: 13.5px; margin: 0; }
+.card .label, .note { color: var(--muted); font-size: 13.5px; margin: 0; } .card .label + p { margin-top: 8px; }
 .note { margin-top: 8px; max-width: 84ch; } .note code { overflow-wrap: anywhere; }
 .pill { display: inline-block; padding: 1px 10px; border-radius: 99px; font-size: 12.5px; font-weight: 600;
   white-space: nowrap; }
@@ -137,7 +137,8 @@ footer { margin-top: 60px; padding-top: 16px; border-top: 1px solid var(--line);
 @media (max-width: 560px) {
   main { padding: 0 14px 60px; } header.top { padding-top: 30px; } section { padding-top: 40px; }
   .query { grid-template-columns: 1fr; } .answers .thumb { width: 54px; height: 54px; }
-  .broad table { min-width: 860px; } .tiles { grid-template-columns: repeat(auto-fill, minmax(104px, 1fr)); gap: 8px; }
+  .broad table { min-width: 1100px; } .broad td { vertical-align: top; }
+  .tiles { grid-template-columns: repeat(auto-fill, minmax(104px, 1fr)); gap: 8px; }
   dl { grid-template-columns: 1fr; }
   dt { margin-top: 6px; }
 }

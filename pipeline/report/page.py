@@ -44,7 +44,11 @@ def page(run: RunData, *, title: str, mistakes: int, explanations: int, queries:
         title,
         kind="run report",
         heading=title,
-        introduction=[tag("p", _lead(run), class_="lead"), registered_models_section(run), _key_numbers(run)],
+        introduction=[
+            tag("p", _lead(run), class_="lead"),
+            registered_models_section(run, mistakes=mistakes > 0),
+            _key_numbers(run),
+        ],
         sections=sections,
         footer=_origin(run),
     )

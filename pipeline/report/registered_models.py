@@ -8,16 +8,25 @@ from typing import Any
 from pipeline.artifacts import Artifact
 from pipeline.html.markup import Markup, tag
 from pipeline.report.run_data import RunData
+from pipeline.report.weak_points import weak_points_text
 from pipeline.report.wording import display_name, magnitude
 
 
-def registered_models_section(run: RunData) -> Markup | None:
-    """A card for each registered model; None if there is none."""
+def registered_models_section(run: RunData, *, mistakes: bool) -> Markup | None:
+    """A card for each registered model, that of a champion with its weak points; None if there is none.
+
+    Args:
+        mistakes: the page has the section of suspected label errors, to which a link leads.
+    """
     champions = champions_of(run)
-    cards = [
-        _card(name, artifact.summary, champions, model_name(run, artifact))
-        for name, artifact in run.registrations.items()
-    ]
+    weak_points = {
+        evaluation.subject: weak_points_text(run, evaluation, mistakes=mistakes) for evaluation in run.evaluations
+    }
+    cards = []
+    for name, artifact in run.registrations.items():
+        model = model_name(run, artifact)
+        weak = weak_points.get(model or "") if standing(name, artifact.summary, champions) == "champion" else None
+        cards.append(_card(name, artifact.summary, champions, model, weak))
     return tag("div", cards, class_="cards wide") if cards else None
 
 
@@ -71,7 +80,9 @@ def cost_line(summary: Mapping[str, Any]) -> str:
     )
 
 
-def _card(name: str, summary: Mapping[str, Any], champions: Mapping[str, Any], model: str | None) -> Markup:
+def _card(
+    name: str, summary: Mapping[str, Any], champions: Mapping[str, Any], model: str | None, weak: Markup | None
+) -> Markup:
     version = f" version {summary['version']}" if "version" in summary else ""
     subject = f", {display_name(model)}" if model is not None else ""
     role = standing(name, summary, champions)
@@ -86,6 +97,7 @@ def _card(name: str, summary: Mapping[str, Any], champions: Mapping[str, Any], m
         tag("p", _sentence(str(summary["reason"]))) if summary.get("reason") else None,
         tag("p", cost_line(summary), class_="label") if cost_line(summary) else None,
         tag("p", _sentence(str(summary["against_teacher"]))) if summary.get("against_teacher") else None,
+        tag("p", weak) if weak is not None else None,
         tag("p", f"The champion is version {champion}.", class_="label")
         if champion is not None and role == "not promoted"
         else None,

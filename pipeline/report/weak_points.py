@@ -8,9 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.counted import counted
-from pipeline.html.markup import Markup, tag
+from pipeline.html.markup import Markup, join, tag
 from pipeline.report.confusion import confused_pairs
-from pipeline.report.run_data import RunData
+from pipeline.report.run_data import Evaluation, RunData
 from pipeline.report.wording import display_name, percent
 
 _MAX_NAMES = 8  # of classes, in a sentence
@@ -22,16 +22,22 @@ def weak_points(run: RunData, *, mistakes: bool) -> Markup | None:
     Args:
         mistakes: the page has the section of suspected label errors, to which a link leads.
     """
-    items = []
-    for evaluation in run.evaluations:
-        confusion = evaluation.confusion
-        if confusion is None or confusion.sum() == 0:
-            continue
-        sentences = weak_sentences(confusion, run.label_names(len(confusion)))
-        suspects = tag("a", "Suspected label errors", href="#mistakes") if mistakes and evaluation.mistakes else None
-        text = " ".join(sentences)
-        items.append(tag("p", tag("strong", display_name(evaluation.subject)), f": {text} ", suspects, class_="note"))
+    items = [
+        tag("p", tag("strong", display_name(evaluation.subject)), ": ", text, class_="note")
+        for evaluation in run.evaluations
+        if (text := weak_points_text(run, evaluation, mistakes=mistakes)) is not None
+    ]
     return tag("div", tag("h3", "Where it fails"), items) if items else None
+
+
+def weak_points_text(run: RunData, evaluation: Evaluation, *, mistakes: bool) -> Markup | None:
+    """The sentences of one classifier and a link to its suspected label errors; None without a confusion matrix."""
+    confusion = evaluation.confusion
+    if confusion is None or confusion.sum() == 0:
+        return None
+    sentences = weak_sentences(confusion, run.label_names(len(confusion)))
+    suspects = tag("a", "Suspected label errors", href="#mistakes") if mistakes and evaluation.mistakes else None
+    return join(f"{' '.join(sentences)} ", suspects)
 
 
 def weak_sentences(confusion: NDArray[np.int64], names: Sequence[str]) -> list[str]:

@@ -170,7 +170,7 @@ def test_a_student_replaced_by_its_teacher_in_the_same_run_is_not_shown_as_champ
         "classifier-registration": artifact_of("register-model", {}, student),
         "teacher-registration": artifact_of("register-model", {}, teacher),
     }
-    html = str(registered_models_section(read_run(inputs)))
+    html = str(registered_models_section(read_run(inputs), mistakes=True))
     text = "".join(read(html).texts)
     assert "pets version 1replaced by version 2" in text
     assert "pets version 2champion" in text
@@ -213,8 +213,12 @@ def test_the_confusions_and_suspected_labels_of_the_champion_are_expanded(
     run = read_run(inputs)
     for section in (confusion_section(run), mistakes_section(run, Gallery(run.shards), 6)):
         assert re.findall("<h3>(.+?)</h3>", str(section)) == [champion.capitalize()]
-    cards = "".join(read(str(registered_models_section(run))).texts)
+    cards = "".join(read(str(registered_models_section(run, mistakes=True))).texts)
     assert ("pets version 1, student" in cards, "pets version 2, teacher" in cards) == (True, True)
+    # The weak points of the champion are in its card, with the way to its suspected label errors.
+    assert cards.count("The worst class is") == cards.count("The most confused pair: ") == 1
+    assert (cards.index("The worst class is") < cards.index("pets version 2")) == (champion == "student")
+    assert "Suspected label errors" in cards
 
 
 def test_student_is_compared_with_its_teacher_on_the_same_images(html: str) -> None:
