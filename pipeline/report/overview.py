@@ -70,7 +70,7 @@ def data_section(run: RunData, gallery: Gallery) -> Markup | None:
             + (f" of {counted(card.get('content_groups', 0), 'concept')}" if run.has_concepts else "")
             + f", {counted(card.get('labels', 0), 'label')}, {counted(card.get('captions', 0), 'caption')}: "
             + ", ".join(f"{counts.get(split, 0):,} {split}" for split in _SPLITS)
-            + f". Left out: {unreadable:,} unreadable, {dropped:,} duplicates.",
+            + f". Left out: {unreadable:,} unreadable, {counted(dropped, 'duplicate')}.",
             class_="lead",
         ),
         tag("figure", sheet, tag("figcaption", "Samples of every label.")) if sheet is not None else None,

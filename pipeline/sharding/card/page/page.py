@@ -111,7 +111,7 @@ def _numbers(card: Mapping[str, Any], unreadable: int) -> Markup:
     rare = card.get("rare_classes", {})
     dropped_rare = rare["images"] if rare.get("rule") == "drop" else 0
     left = [
-        f"{dropped:,} duplicates",
+        counted(dropped, "duplicate"),
         f"{unreadable:,} quarantined",
         *([f"{capped:,} over a cap"] if capped else []),
         *([f"{dropped_rare:,} of {rare['classes']:,} rare classes"] if dropped_rare else []),
