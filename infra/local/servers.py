@@ -77,6 +77,9 @@ def prefect_server(home: Path, port: int, *, database: str | None = None) -> Ser
         "PREFECT_API_DATABASE_CONNECTION_URL": None,
         "PREFECT_SERVER_DATABASE_CONNECTION_URL": database,
         "PREFECT_SERVER_LOGGING_LEVEL": "WARNING",
+        # By default in memory only: a run that was lost together with the server, e.g. by a power loss, would hold its
+        # slot for ever, and a nightly deployment of which one run is allowed at a time would never run again.
+        "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem",
     }
     return Server(
         name="Prefect server",
