@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shlex
 import shutil
 import signal
@@ -12,6 +13,7 @@ import sys
 import tempfile
 import time
 import urllib.request
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -83,12 +85,12 @@ def soon(true, within_s=30.0):
 
 
 @pytest.fixture
-def folder():
+def parent():
     """Not tmp_path, which PostgreSQL's own user cannot enter when pytest runs as root."""
-    folder = Path(tempfile.mkdtemp(prefix="tutelage-up-"))
-    folder.chmod(0o755)
-    yield folder
-    shutil.rmtree(folder)
+    parent = Path(tempfile.mkdtemp(prefix="tutelage-up-"))
+    parent.chmod(0o755)
+    yield parent
+    shutil.rmtree(parent)
 
 
 @pytest.fixture
@@ -96,9 +98,9 @@ def ports():
     return Ports.free()
 
 
-@pytest.mark.servers
-def test_the_stack_comes_up_serves_and_goes_without_a_trace(folder, ports, listeners):
-    numbers = [ports.s3, ports.postgres, ports.mlflow, ports.prefect, ports.worker, ports.ray]
+@contextmanager
+def running(folder, numbers):
+    """The process of `up`, and the lines that it printed at its start."""
     process = subprocess.Popen(
         [sys.executable, "-c", RUN, str(folder), *map(str, numbers)],
         env={**os.environ, **OF_THE_SHELL},
@@ -112,7 +114,28 @@ def test_the_stack_comes_up_serves_and_goes_without_a_trace(folder, ports, liste
             line = process.stdout.readline()
             assert line, f"{''.join(said)}\n{process.stderr.read()}"
             said.append(line)
+        yield process, said
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=150)
+    assert soon(lambda: all(map(is_free, numbers)))
 
+
+def tar_commands():
+    """The commands of docs/operations.md that copy the folder of `up`, and that restore it."""
+    page = (Path(__file__).parents[3] / "docs" / "operations.md").read_text()
+    (copy,) = re.findall(r"^tar .+$", page, flags=re.MULTILINE)
+    (restore,) = re.findall(r"`(tar .+?)`", page)
+    return copy, restore
+
+
+@pytest.mark.servers
+@pytest.mark.timeout(600)
+def test_the_stack_comes_up_serves_goes_without_a_trace_and_comes_back_from_a_backup(parent, ports, listeners):
+    folder = parent / ".tutelage" / "up"
+    numbers = [ports.s3, ports.postgres, ports.mlflow, ports.prefect, ports.worker, ports.ray]
+    copy, restore = tar_commands()
+    with running(folder, numbers) as (process, said):
         script = folder / "environment.sh"
         assert stat.S_IMODE(script.stat().st_mode) == 0o600
         environment = dict(
@@ -147,11 +170,15 @@ def test_the_stack_comes_up_serves_and_goes_without_a_trace(folder, ports, liste
         if postgres.is_installed():
             assert any(line.startswith("PostgreSQL") and "127.0.0.1" in line for line in said)
             assert not (folder / "prefect" / "prefect.db").exists()
-
-    finally:
-        process.send_signal(signal.SIGTERM)
-        process.communicate(timeout=150)
-    assert soon(lambda: all(map(is_free, numbers)))
+        ask(f"{environment['PREFECT_API_URL']}/variables/", {"name": "kept", "value": "yes"})
+    exports = script.read_text()
+    subprocess.run(copy, shell=True, check=True, cwd=parent)
+    shutil.rmtree(folder)
+    subprocess.run(restore, shell=True, check=True, cwd=parent)
+    with running(folder, numbers):
+        assert script.read_text() == exports
+        assert ask(uploaded) == b"hello"
+        assert json.loads(ask(f"{environment['PREFECT_API_URL']}/variables/name/kept"))["value"] == "yes"
 
 
 def test_without_its_extra_packages_it_keeps_everything_in_folders(tmp_path, ports, monkeypatch):
