@@ -141,13 +141,11 @@ def sources(
 
 @app.command()
 def predict(
-    model_uri: Annotated[
-        str, typer.Argument(metavar="MODEL_URI", help="For example models:/emoji-classifier@champion.")
-    ],
+    model_uri: Model,
     images: Images,
     as_json: AsJson = False,
 ) -> int:
-    """Classify images with a registered model."""
+    """Classify images with a model."""
     from flows.cli.predict_command import predict
 
     return predict(model_uri, images, as_json=as_json)
@@ -155,16 +153,14 @@ def predict(
 
 @app.command("zero-shot")
 def zero_shot(
-    model_uri: Annotated[
-        str, typer.Argument(metavar="MODEL_URI", help="A dual encoder, for example models:/emoji-clip@champion.")
-    ],
+    model_uri: Model,
     images: Images,
     prompts: Annotated[
         list[str] | None, typer.Option("--prompt", metavar="TEXT", help="A text to rank; repeat the option.")
     ] = None,
     as_json: AsJson = False,
 ) -> int:
-    """Rank text prompts for images with a registered dual encoder."""
+    """Rank text prompts for images with a dual encoder. A classifier ranks none: see predict."""
     from flows.cli.predict_command import zero_shot
 
     return zero_shot(model_uri, images, prompts=prompts or [], as_json=as_json)

@@ -50,6 +50,8 @@ def copy_files(reference: str, names: Sequence[str], out: Path | None) -> int:
     """
     artifact = open_store().resolve(reference)
     folder = out if out is not None else Path(f"{artifact.stage}-{artifact.key[:8]}")
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"{folder}: is a file; give a folder with --out")
     targets = {name: folder / name for name in names or sorted(artifact.files)}
     sources = {name: artifact.path(name) for name in targets}
     for name in targets:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from flows.preflight import open_store
 from pipeline.artifacts import Artifact, ArtifactStore
-from pipeline.errors import InputError
+from pipeline.errors import InputError, listed
 from pipeline.owners import temporary_folder
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ def exported_model(model_uri: str) -> Iterator[ExportedModel]:
         with temporary_folder() as name:
             yield registry.fetch(version, Path(name))
         return
-    artifact = _artifact(model_uri, open_store())
+    artifact = _model_artifact(model_uri, open_store())
     from pipeline.exported_model import ExportedModel
 
     yield ExportedModel.open(artifact)
@@ -52,12 +52,7 @@ def model_artifact(model_uri: str, store: ArtifactStore) -> Artifact:
     """
     folder = _folder_of(model_uri)
     if folder is None and not model_uri.startswith("models:"):
-        artifact = _artifact(model_uri, store)
-        if f"model/{ARCHITECTURE}" not in artifact.files:
-            raise InputError(
-                f"{model_uri}: is an artifact of {artifact.stage}, which has no model; give one of a stage that trains"
-            )
-        return artifact
+        return _model_artifact(model_uri, store)
     from pipeline.registration.lookup import find_version
     from pipeline.registration.model_artifact import artifact_of_folder, artifact_of_version
 
@@ -77,7 +72,7 @@ def names_of_model(model_uri: str, store: ArtifactStore) -> tuple[str, ...]:
     """
     folder = _folder_of(model_uri)
     if folder is None and not model_uri.startswith("models:"):
-        return (_artifact(model_uri, store).name,)
+        return (_model_artifact(model_uri, store).name,)
     from pipeline.registration.lookup import find_version
     from pipeline.registration.model_artifact import name_of_folder, names_of_version
 
@@ -100,9 +95,27 @@ def _folder_of(model_uri: str) -> Path | None:
     return None
 
 
-def _artifact(model_uri: str, store: ArtifactStore) -> Artifact:
+def _model_artifact(model_uri: str, store: ArtifactStore) -> Artifact:
+    """The artifact that an argument names.
+
+    Raises:
+        InputError: there is no such artifact, or it has no model; of a report, the message names the models of its run.
+    """
     if "/" not in model_uri:
         raise InputError(
             f"{model_uri}: no model; give models:/NAME@ALIAS, an artifact STAGE/KEY, or the folder of an exported model"
         )
-    return store.resolve(model_uri)
+    artifact = store.resolve(model_uri)
+    if _has_model(artifact):
+        return artifact
+    inputs = dict.fromkeys(artifact.manifest["inputs"].values()) if artifact.stage == "run-report" else ()
+    models = [name for name in inputs if (found := store.find(name)) is not None and _has_model(found)]
+    if models:
+        raise InputError(f"{model_uri}: is the report of a run; give one of its models: {listed(models)}")
+    raise InputError(
+        f"{model_uri}: is an artifact of {artifact.stage}, which has no model; give one of a stage that trains"
+    )
+
+
+def _has_model(artifact: Artifact) -> bool:
+    return f"model/{ARCHITECTURE}" in artifact.files

@@ -1,4 +1,4 @@
-"""`tutelage predict` and `zero-shot`: predictions of a registered model."""
+"""`tutelage predict` and `zero-shot`: predictions of a registered or an exported model."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ from rich.text import Text
 
 from flows.cli.console import Console
 from flows.cli.image_files import ImageFile, image_files
+from flows.cli.model_argument import exported_model, names_of_model
 from flows.cli.progress_line import progress_line
 from flows.preflight import open_store
-from pipeline.errors import InputError, WorkError, listed
+from pipeline.errors import InputError, WorkError
 from pipeline.printable import printable
 
 if TYPE_CHECKING:
@@ -26,12 +27,13 @@ _BATCH, _BATCH_BYTES = 64, 128 << 20  # Images read at once: a folder may hold m
 
 
 def predict(model_uri: str, images: Sequence[Path], *, as_json: bool) -> int:
-    """Prints a registered model's prediction for each image; returns the exit code.
+    """Prints a model's prediction for each image; returns the exit code.
 
     A file that fails is reported on stderr (and as "error" in JSON), does not affect the others, and makes the
     exit code 1.
 
     Args:
+        model_uri: see `exported_model`.
         images: files, folders or patterns.
     Raises:
         InputError: no image can be read, or there is no such model.
@@ -48,9 +50,12 @@ def zero_shot(model_uri: str, images: Sequence[Path], *, prompts: Sequence[str],
     files = image_files(images)
     problem = _problem_of(prompts)
     if problem is not None:
-        missing = [str(file.path) for file in files if file.problem is not None or not file.path.exists()]
-        also = f"; and there is no image at {listed(missing)}" if missing else ""
-        raise InputError(f"zero-shot: {problem}{also}")
+        # First what the command line names: with a wrong name, prompts would be written in vain.
+        for file in files:
+            if file.problem is not None or not file.path.exists():
+                file.read()  # raises
+        names_of_model(model_uri, open_store())
+        raise InputError(f"zero-shot: {problem}")
     return _predict(model_uri, files, prompts=prompts, as_json=as_json)
 
 
@@ -97,9 +102,14 @@ def _predict(model_uri: str, files: Sequence[ImageFile], *, prompts: Sequence[st
 
 
 def _load_predictor(model_uri: str, prompts: Sequence[str]) -> Predictor:
-    from pipeline.registration.lookup import load_predictor
+    if model_uri.startswith("models:"):
+        from pipeline.registration.lookup import load_predictor
 
-    return load_predictor(open_store(), model_uri, prompts=prompts)
+        return load_predictor(open_store(), model_uri, prompts=prompts)
+    with exported_model(model_uri) as exported:
+        from pipeline.registration.lookup import predictor_of
+
+        return predictor_of(exported, model_uri, prompts=prompts)
 
 
 def _batches(files: Sequence[ImageFile], errors: dict[ImageFile, str]) -> Iterator[dict[ImageFile, bytes]]:

@@ -1,20 +1,25 @@
-"""Finds a registered model by its URI, and predicts with it: `tutelage predict` and `tutelage zero-shot`."""
+"""Finds a registered model by its URI, and predicts with it or with an exported model: `predict` and `zero-shot`."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import mlflow
 from mlflow.exceptions import MlflowException
 
 from pipeline.artifacts import ArtifactStore
 from pipeline.errors import InputError, WorkError, first_line
+from pipeline.owners import temporary_folder
 from pipeline.registration.mlflow_registry import RegisteredVersion, Registry, model_uri_parts
 from pipeline.service_url import without_credentials
 from pipeline.training.tracking_uri import allow_long_transfers
+
+if TYPE_CHECKING:
+    from pipeline.exported_model import ExportedModel
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,9 +85,30 @@ def load_predictor(store: ArtifactStore, model_uri: str, *, prompts: Sequence[st
         raise WorkError(
             f"{model_uri}: cannot be loaded ({without_credentials(first_line(error))}); restore its files in MLflow"
         ) from error
+    return _predictor(model, model_uri, prompts)
+
+
+def predictor_of(exported: ExportedModel, name: str, *, prompts: Sequence[str] = ()) -> Predictor:
+    """Loads an exported model as it would be registered, so that the answers are those of its registered version.
+
+    Args:
+        name: of the model, for messages.
+        prompts: texts that a dual encoder ranks; empty: it ranks its labels.
+    Raises:
+        InputError: the model ranks no prompts.
+    """
+    from pipeline.registration.package import write_package
+
+    with temporary_folder() as folder:
+        package = Path(folder) / "model"
+        write_package(exported, package)
+        return _predictor(mlflow.pyfunc.load_model(str(package), suppress_warnings=True), name, prompts)
+
+
+def _predictor(model: Any, name: str, prompts: Sequence[str]) -> Predictor:
     schema = model.metadata.get_params_schema()
     if prompts and "prompts" not in {param.name for param in (schema.params if schema is not None else ())}:
-        raise InputError(f"{model_uri}: a classifier, which ranks no prompts; ask it by `tutelage predict`")
+        raise InputError(f"{name}: a classifier, which ranks no prompts; ask it by `tutelage predict`")
     return Predictor(model, {"prompts": list(prompts)} if prompts else None)
 
 

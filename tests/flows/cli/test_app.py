@@ -44,11 +44,8 @@ def one_line(capsys: pytest.CaptureFixture[str]) -> str:
         (["rum"], "Did you mean 'run'?"),
         (["run"], "Missing argument 'FLOW'"),
         (["artifacts", "show", "shard-dataset/0a"], "unknown artifact"),
-        (["zero-shot", "models:/x@champion", __file__], "no prompts; give --prompt TEXT at least twice"),
-        (
-            ["zero-shot", "models:/x@champion", "a.png"],
-            "no prompts; give --prompt TEXT at least twice; and there is no",
-        ),
+        (["zero-shot", "models:/x@champion", __file__], "models:/x@champion: cannot"),
+        (["zero-shot", "models:/x@champion", "a.png"], "a.png: cannot be read"),
         (["zero-shot", "models:/x@champion", "a.png", "--prompt", "a", "--prompt", "b"], "a.png: cannot be read"),
         (["zero-shot", "models:/x@champion", __file__, "--prompt", "a", "--prompt", "b"], "models:/x@champion: cannot"),
         (["predict", "models:/x@champion", "nowhere.png"], "nowhere.png: "),
