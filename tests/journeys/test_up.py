@@ -21,7 +21,7 @@ import pytest
 from flows.prefect_api import ask
 from tests.journeys.browser import Browser, missing
 from tests.readme_install import fresh_clone
-from tests.small_photos import small_photos
+from tests.small_photos import draw_photos
 
 pytestmark = [pytest.mark.journey, pytest.mark.timeout(900)]
 
@@ -39,11 +39,16 @@ SHELL = {
     "MLFLOW_S3_ENDPOINT_URL": "http://127.0.0.1:1",
 }
 HEADING = "A night of red and blue"
+# The pretrained models of the preset photos, for a minute.
+SMALL = " ".join(
+    f"--set {model}.{setting}" for model in ("teacher", "student") for setting in ("training.epochs=1", "image_size=64")
+)
 STRANGER = """
 import sys
 import mlflow
 images = [open(name, "rb").read() for name in sys.argv[1:]]
-print(list(mlflow.pyfunc.load_model("models:/red-or-blue@champion").predict(images)["label"]))
+print(*mlflow.pyfunc.load_model("models:/image-classifier@champion").predict(images)["label"])
+print(*sorted(mlflow.MlflowClient().get_registered_model("image-classifier").aliases))
 """
 
 
@@ -54,7 +59,7 @@ class Stack:
     Attributes:
         programs: where the clone's `tutelage` and `python` are.
         environment: what its environment.sh exports.
-        pictures: a folder of red and blue pictures.
+        pictures: the folder `photos` in the clone, with red and blue pictures.
     """
 
     programs: Path
@@ -124,8 +129,8 @@ def stack() -> Iterator[Stack]:
         assert said[0].startswith("SeaweedFS  "), "the README's install brings no S3 server"
         exports = (folder / "up" / "environment.sh").read_text().splitlines()
         environment = dict(word.split("=", 1) for line in exports for word in shlex.split(line)[1:])
-        stack = Stack(programs, environment, folder / "pictures")
-        draw(stack.pictures)
+        stack = Stack(programs, environment, folder / "clone" / "photos")
+        draw_photos(stack.pictures)
         # From a shell that has another store.
         deployed = stack.run("tutelage", "deploy", TUTELAGE_STORE=SHELL["TUTELAGE_STORE"])
         assert deployed.returncode == 0, deployed.stderr
@@ -149,22 +154,23 @@ def by_the_clock(stack: Stack) -> str:
 
 @pytest.fixture(scope="module")
 def run_of_the_form(stack: Stack, by_the_clock: str, tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The id of a lifecycle's run, asked for in Prefect's form after an edit of its deployment there.
+    """The id of a run of the preset photos, asked for in Prefect's form after an edit of its deployment there.
 
     Without a browser both are asked for by the requests that the form sends. Before, the deployment was given its
-    parameters by the command of docs/tutorial.md.
+    parameters by the commands of docs/tutorial.md.
     """
-    (stack.clone / "nightly.json").write_text(json.dumps(tiny(stack.pictures)))
     tutorial = (stack.clone / "docs" / "tutorial.md").read_text()
+    (config,) = re.findall(r"^tutelage config .+ --json > nightly\.json$", tutorial, flags=re.MULTILINE)
     (command,) = re.findall(r"^prefect .+ deploy .+$", tutorial, flags=re.MULTILINE)
-    given = stack.shell(command)
+    given = stack.shell(f"{config.replace('--preset photos', f'--preset photos {SMALL}')}\n{command}")
     assert given.returncode == 0, given.stdout + given.stderr
+    parameters = json.loads((stack.clone / "nightly.json").read_text())
     deployment = stack.deployment("lifecycle/nightly")
-    assert deployment["parameters"] == {"parameters": tiny(stack.pictures)}
+    assert deployment["parameters"] == {"parameters": parameters}
     assert [one["schedule"]["cron"] for one in deployment["schedules"]] == ["0 2 * * *"]
     nightly = deployment["id"]
     if missing():
-        edited = tiny(stack.pictures) | {"report": {"heading": HEADING}}
+        edited = {**parameters, "report": {"heading": HEADING}}
         ask(stack.api, f"deployments/{nightly}", {"parameters": {"parameters": edited}}, method="PATCH")
         return str(ask(stack.api, f"deployments/{nightly}/create_flow_run", {})["id"])
     page = f"{stack.api.removesuffix('/api')}/deployments/deployment/{nightly}"
@@ -214,9 +220,17 @@ def test_the_form_edits_a_deployment_and_its_run_reaches_a_champion(stack: Stack
         check=False,
     )
     assert stranger.returncode == 0, stranger.stderr
-    assert set(eval(stranger.stdout)) <= {"red", "blue"}
+    assert stranger.stdout.splitlines() == ["red blue", "challenger champion"]
     listed = stack.run("tutelage", "artifacts", "list", "--json")
-    assert "register-model" in {one["artifact"].partition("/")[0] for one in json.loads(listed.stdout)}
+    stages = {one["artifact"].partition("/")[0] for one in json.loads(listed.stdout)}
+    assert {
+        "import-weights",
+        "linear-probe",
+        "check-leaks",
+        "distill-student",
+        "register-model",
+        "run-report",
+    } <= stages
 
 
 def test_the_deployment_keeps_what_was_edited_in_the_form(stack: Stack, run_of_the_form: str) -> None:
@@ -224,7 +238,8 @@ def test_the_deployment_keeps_what_was_edited_in_the_form(stack: Stack, run_of_t
         pytest.skip(f"no {missing()}: the edit and the run were asked for by the form's requests, not in the form")
     kept = stack.deployment("lifecycle/nightly")["parameters"]["parameters"]
     assert kept["report"]["heading"] == HEADING
-    assert kept["registration"]["classifier_name"] == "red-or-blue"
+    assert kept["teacher"]["model"]["pretrained"] == "DEFAULT"
+    assert kept["data"]["base"] == "newest"
 
 
 def test_the_doctor_finds_the_servers_and_their_scheduler_well(stack: Stack) -> None:
@@ -232,33 +247,6 @@ def test_the_doctor_finds_the_servers_and_their_scheduler_well(stack: Stack) -> 
     found = {check["name"]: check for check in json.loads(answer.stdout)}
     assert {found[name]["status"] for name in ("store", "S3", "MLflow", "Prefect", "scheduler", "Ray")} == {"ok"}, found
     assert found["scheduler"]["found"].startswith("created a run")
-
-
-def draw(folder: Path) -> None:
-    """40 red and 40 blue pictures, no two alike."""
-    from PIL import Image
-
-    for label, (red, green, blue) in {"red": (200, 0, 0), "blue": (0, 0, 200)}.items():
-        (folder / label).mkdir(parents=True)
-        for number in range(40):
-            picture = Image.new("RGB", (16, 16), (red + number, green + number, blue + number))
-            picture.save(folder / label / f"{number}.png")
-
-
-def tiny(pictures: Path) -> dict[str, Any]:
-    """Parameters of a lifecycle of seconds, but for the start of its two trainings."""
-    parameters = small_photos("lifecycle", "leaks=null").model_dump(mode="json")
-    parameters["data"]["source"]["folder"] = str(pictures)
-    parameters["data"]["split"] |= {"val_share": 0.2, "test_share": 0.3}
-    small = {"width": 16, "depth": 1, "heads": 1}
-    parameters["teacher"] |= {"model": {"name": "vit_micro", "kwargs": small}, "image_size": 16}
-    student = {"name": "deit_micro_distilled", "kwargs": {**small, "patch_size": 4}}
-    parameters["student"] |= {"model": student, "image_size": 16}
-    for trained in ("teacher", "student"):
-        parameters[trained]["training"] |= {"epochs": 1, "global_batch": 8}
-    parameters["registration"]["gate"]["beat_floor"] = False
-    parameters["registration"]["classifier_name"] = "red-or-blue"
-    return parameters
 
 
 def until(holds: Callable[[], bool], within_s: float) -> None:
