@@ -16,6 +16,8 @@ from pathlib import Path
 
 from pipeline.errors import InputError
 from pipeline.folders import paths_matching
+from pipeline.pixels.formats import format_of
+from pipeline.sharding.sources.file_type import HEAD_BYTES, file_type
 from pipeline.sharding.sources.image_listing import images_in, is_image
 from pipeline.sharding.sources.skipped_files import SkipCounter
 
@@ -38,11 +40,16 @@ class ImageFile:
         """The content.
 
         Raises:
-            InputError: it is missing, unreadable, not a file, empty, or longer than any image.
+            InputError: it is missing, unreadable, not a file, empty, longer than any image, or of a known other type.
         """
         if self.problem is not None:
             raise InputError(f"{self.path}: {self.problem}")
-        return _image_bytes(self.path)
+        data = _image_bytes(self.path)
+        head = data[:HEAD_BYTES]
+        what = file_type(head) if format_of(head) is None else None
+        if what is not None:
+            raise InputError(f"{self.path}: not an image that is read: it is {what}")
+        return data
 
     def reason(self, error: InputError) -> str:
         """The message of an error of `read`, without the path."""

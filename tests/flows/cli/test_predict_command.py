@@ -39,6 +39,12 @@ def test_an_artifact_and_its_copy_answer_as_a_registered_version(
     assert answers[1] == answers[0]
 
 
+def test_a_pointer_of_git_lfs_is_named_with_its_remedy(model: Artifact, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("b.png").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n")
+    assert main(["predict", model.name, "b.png"]) == 2
+    assert "b.png: not an image that is read: it is a Git LFS pointer" in capsys.readouterr().err
+
+
 def test_zero_shot_looks_for_image_and_model_before_it_asks_for_prompts(
     model: Artifact, capsys: pytest.CaptureFixture[str]
 ) -> None:
