@@ -37,8 +37,12 @@ from pipeline.service_url import shown_url
 from pipeline.stage import Stage
 from pipeline.training.interruption import request_stop
 
-# Ray Train takes up to 20 s to end a group of workers whose training was stopped.
-_CHECKPOINT_GRACE_S = 25.0
+# From a stop until stages are no longer waited for. A training writes a checkpoint after its current step, which takes
+# many seconds on a slow machine. Prefect kills a cancelled run 30 s after SIGTERM.
+_GRACE_S = 60.0
+_GRACE_AFTER_SIGTERM_S = 25.0
+# Of it, for the end of Ray's workers if they have not written a checkpoint.
+_END_OF_WORKERS_S = 8.0
 
 TASK_RUNNER: Any = ThreadPoolTaskRunner()
 """Runs a flow's stages in threads of its process; a stage that waits for its inputs occupies one."""
@@ -141,11 +145,16 @@ class StageRun:
             raise error
         return self.summary()
 
-    def stop(self) -> None:
-        """Stops running stages: trainings with a checkpoint, other stages at their next progress report."""
+    def stop(self, grace_s: float = _GRACE_S) -> None:
+        """Stops running stages: trainings with a checkpoint, other stages at their next progress report.
+
+        Args:
+            grace_s: how long trainings may take for it; not waited for if there is none.
+        """
         # On SIGTERM, Ray's core sets an alarm that aborts the process 3 s later, before a checkpoint is written.
         signal.alarm(0)
-        grace_s = _stop_trainings()
+        if not request_stop(grace_s - _END_OF_WORKERS_S):
+            grace_s = 0.0
         self.board.stop(grace_s)
         _say_waiting(self.board)
         deadline = time.monotonic() + grace_s
@@ -192,8 +201,9 @@ def stage_run(flow: str, parameters: Config, *, tracked: bool = True) -> Iterato
             for result in run.wait().of_stage("run-report"):
                 if not result.cached:
                     _log_report(flow, result, store)
-        except BaseException:
-            run.stop()
+        except BaseException as error:
+            # Prefect raises a signal of its own for SIGTERM.
+            run.stop(_GRACE_S if isinstance(error, KeyboardInterrupt | Exception) else _GRACE_AFTER_SIGTERM_S)
             raise
         finally:
             _end_ray(board)
@@ -212,11 +222,6 @@ def _log_report(flow: str, result: StageResult, store: ArtifactStore) -> None:
 
     tags = {"tutelage.flow": flow, "tutelage.report": result.reference}
     log_report(store, result.artifact(store).path("report.html"), name=f"{flow} report", tags=tags)
-
-
-def _stop_trainings() -> float:
-    """Asks trainings to write a checkpoint and end; returns the seconds to wait for them."""
-    return _CHECKPOINT_GRACE_S if request_stop() else 0.0
 
 
 def _say_waiting(board: RunBoard) -> None:

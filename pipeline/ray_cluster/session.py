@@ -38,6 +38,7 @@ _EMBEDDED_ENVIRONMENT = {"RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0"}
 _CLUSTER_ENVIRONMENT = {"RAY_gcs_server_port_wait_time_s": "2", "RAY_py_gcs_connect_timeout_s": "15"}
 _START_TIMEOUT_S = 180.0  # a node takes 6 s on two idle cores
 _POLL_S = 0.2
+_USERS_END_WITHIN_S = 20.0
 _OBJECT_STORE_BYTES = 128 << 20  # no data passes through it: samples come from the store
 
 _lock = threading.RLock()
@@ -86,6 +87,8 @@ class Session:
         self._failed: BaseException | None = None
         self._ready = threading.Event()
         self._closing = threading.Event()
+        self._users = 0
+        self._users_changed = threading.Condition()
         self._thread = threading.Thread(target=self._run, name="ray-session", daemon=True)
         self._thread.start()
 
@@ -106,8 +109,25 @@ class Session:
         if self._failed is not None:
             raise WorkError(f"Ray did not start on {where}: {last_line(self._failed)}") from self._failed
 
-    def close(self) -> None:
+    @contextlib.contextmanager
+    def in_use(self) -> Iterator[None]:
+        """A thread that waits for answers of Ray does so in this block, whose end `close` awaits.
+
+        If Ray is ended while a thread waits in its C++ code, that code exits the process, with status 1.
+        """
+        with self._users_changed:
+            self._users += 1
+        try:
+            yield
+        finally:
+            with self._users_changed:
+                self._users -= 1
+                self._users_changed.notify_all()
+
+    def close(self, users_end_within_s: float = _USERS_END_WITHIN_S) -> None:
         """Ends Ray; waits a few seconds for a start in progress, which then ends itself later."""
+        with self._users_changed:
+            self._users_changed.wait_for(lambda: self._users == 0, users_end_within_s)
         self._closing.set()
         self._thread.join(timeout=30 if self._ready.is_set() else 15)
 
@@ -200,13 +220,17 @@ def is_started() -> bool:
     return _session is not None
 
 
-def shutdown() -> None:
-    """Ends the session, if there is one. Call it in a finally block."""
+def shutdown(users_end_within_s: float = _USERS_END_WITHIN_S) -> None:
+    """Ends the session, if there is one. Call it in a finally block.
+
+    Args:
+        users_end_within_s: how long to wait for threads that still use it.
+    """
     global _session
     with _lock:
         session, _session = _session, None
     if session is not None:
-        session.close()
+        session.close(users_end_within_s)
         atexit.unregister(shutdown)
 
 

@@ -24,11 +24,16 @@ class StoppedError(WorkError):
 
 
 class StopRequest:
-    """Whether a stop of one training was requested, and by which signal."""
+    """Whether a stop of one training was requested, and by which signal.
+
+    Attributes:
+        within_s: the seconds from the request in which workers must have written their checkpoint.
+    """
 
     def __init__(self) -> None:
         self._event = threading.Event()
         self.signal: int | None = None
+        self.within_s = 30.0
 
     def __bool__(self) -> bool:
         return self._event.is_set()
@@ -41,10 +46,15 @@ class StopRequest:
         return self._event.wait(timeout_s)
 
 
-def request_stop() -> int:
-    """Asks every training of this process to write a checkpoint and stop; returns how many. Any thread may call it."""
+def request_stop(within_s: float) -> int:
+    """Asks every training of this process to write a checkpoint and stop; returns how many. Any thread may call it.
+
+    Args:
+        within_s: the seconds after which a training on Ray is ended without a new checkpoint.
+    """
     requests = list(_running)
     for request in requests:
+        request.within_s = within_s
         request.set()
     return len(requests)
 

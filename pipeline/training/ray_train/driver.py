@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from pipeline.training.worker import CheckpointLocation
 
 _POLL_EVERY_S = 0.5
-_STOP_WITHIN_S = 30.0
 _THREAD_END_WITHIN_S = 5.0
 _GROUP_START_ATTEMPTS = 60  # of 30 s each: the limit on waiting for a busy cluster
 
@@ -56,7 +55,8 @@ def run(
                 reporter.note("starting Ray" if attempt == 0 else "replacing lost workers")
                 session = start(_stop_check(reporter))
                 try:
-                    return _fit(session, recipe, runner, location, reporter, scratch)
+                    with session.in_use():
+                        return _fit(session, recipe, runner, location, reporter, scratch)
                 except WorkersLostError as error:
                     _log.warning("%s (attempt %d of %d)", error, attempt + 1, runner.max_failures + 1)
                     lost = error
@@ -188,7 +188,8 @@ def _fit(
 
     def fit() -> None:
         try:
-            trainer.fit()
+            with session.in_use():
+                trainer.fit()
             ended.append(None)
         except BaseException as error:
             ended.append(error)
@@ -207,7 +208,9 @@ def _fit(
             if outcome.has_stepped:
                 reporter.note("writing a checkpoint")
                 channel.stop.remote(training_id)
-        if requested_at is not None and (not outcome.has_stepped or time.monotonic() - requested_at > _STOP_WITHIN_S):
+        if requested_at is not None and (
+            not outcome.has_stepped or time.monotonic() - requested_at > reporter.stop.within_s
+        ):
             # Ending Ray while a thread waits for it can abort the process, so the thread's wait ends first.
             trainer.end()
             thread.join(_THREAD_END_WITHIN_S)
@@ -228,7 +231,7 @@ def _read_messages(channel: Any, training_id: str) -> list[tuple[str, Any]]:
     try:
         posts: list[tuple[str, Any]] = ray.get(channel.take.remote(training_id), timeout=60)
     except ray.exceptions.RayError as error:
-        shutdown()
+        shutdown(users_end_within_s=0)  # this thread is one
         raise WorkersLostError(f"Ray does not answer: {last_line(error)}") from error
     return posts
 

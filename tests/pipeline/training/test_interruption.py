@@ -52,7 +52,7 @@ def test_another_thread_can_ask_for_a_stop_and_later_trainings_are_not_concerned
     thread = threading.Thread(target=training, args=(started,))
     thread.start()
     started.wait()
-    request_stop()
+    request_stop(within_s=30)
     thread.join()
     assert seen == [True]
     with stoppable() as stop:

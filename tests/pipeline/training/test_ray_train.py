@@ -181,6 +181,59 @@ def test_a_terminated_run_leaves_a_checkpoint_of_its_last_step_and_no_process(
     assert int(newest.stem.removeprefix("step-")) >= max(steps_of(child), default=reached)
 
 
+# Trains in a thread; with a line on stdin, another thread asks it to stop and ends Ray, as a run does.
+STOPPED_BY_ANOTHER_THREAD = """
+import sys, threading
+from pipeline.artifacts import ArtifactStore
+from pipeline.stage import run_stage
+from pipeline.training import ray_train
+from pipeline.training.classification_config import ClassificationConfig
+from pipeline.training.interruption import request_stop
+from pipeline.training.stage import TrainTeacher
+
+store = ArtifactStore.open(sys.argv[1])
+config = ClassificationConfig.model_validate_json(sys.argv[2])
+
+def progress(*, step=0, total=None, note="", **numbers):
+    print(note or f"step {step}", flush=True)
+
+def train():
+    try:
+        run_stage(TrainTeacher(), config, {"shards": store.resolve(sys.argv[3])}, store=store, progress=progress)
+    except Exception as error:
+        print(error, flush=True)
+
+thread = threading.Thread(target=train)
+thread.start()
+sys.stdin.readline()
+request_stop(within_s=2)
+ray_train.shutdown()
+thread.join()
+"""
+
+
+@pytest.mark.ray
+def test_ray_is_not_ended_while_a_training_waits_for_a_stuck_worker(
+    store: ArtifactStore, digits: Artifact, small_config: BuildConfig
+) -> None:
+    """Ray's C++ exits the process, with status 1, if it is ended while a thread waits in it."""
+    config = small_config(steps=1_000_000, evaluate_every_epochs=0, runner=on_ray(1))
+    child = subprocess.Popen(
+        [sys.executable, "-c", STOPPED_BY_ANOTHER_THREAD, store.storage.url, config.model_dump_json(), digits.name],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    assert next(step for step in steps_of(child) if step > 0)
+    (worker,) = [pid for pid, line in family(child.pid).items() if "ray::RayTrainWorker" in line]
+    os.kill(worker, signal.SIGSTOP)
+    said, _ = child.communicate("stop\n", timeout=120)
+    assert child.returncode == 0, said
+    assert "its workers did not answer, so the last checkpoint counts" in said
+    assert not alive(worker)
+
+
 def steps_of(child: subprocess.Popen[str]) -> Iterator[int]:
     """The steps that a training prints."""
     assert child.stdout is not None
