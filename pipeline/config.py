@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from itertools import islice
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, GetJsonSchemaHandler, ValidationError, model_validator
@@ -131,6 +132,10 @@ def _explain_one(config_type: type[BaseModel], detail: ErrorDetails) -> str:
         for name, field in known.items():
             if _extra(field).get("was") == location[-1]:
                 return f"{path}: is now called {'.'.join([*map(str, keys[:-1]), name])}"
+        parent = path.removesuffix(str(location[-1]))
+        deeper = _deeper_keys(owner, str(location[-1]), parent) if owner is not None else iter(())
+        if suggested := " or ".join(islice(dict.fromkeys(deeper), 3)):
+            return f"unknown key {path!r}; did you mean {suggested}?"
         return f"unknown key {path!r}{near_names(str(location[-1]), known)}"
     if detail["type"] == "missing":
         return f"{path}: required"
@@ -158,6 +163,17 @@ def _walk(config_type: type[BaseModel], location: list[str | int]) -> tuple[list
         nested = [model for field in fields for model in _models_in(field.annotation)]
         current = nested or current
     return keys, current[0] if current else None
+
+
+def _deeper_keys(model: type[BaseModel], name: str, prefix: str) -> Iterator[str]:
+    """The fields of this name below the fields of a class, as dotted paths that begin with `prefix`."""
+    for field_name, field in model.model_fields.items():
+        for nested in _models_in(field.annotation):
+            path = f"{prefix}{field_name}."
+            if name in nested.model_fields:
+                yield f"{path}{name}"
+            else:
+                yield from _deeper_keys(nested, name, path)
 
 
 def _has_tag(model: type[BaseModel], tag: str | int) -> bool:

@@ -303,9 +303,11 @@ def up(
 def deploy() -> int:
     """Create the six deployments on the server at PREFECT_API_URL."""
     from flows.deployments import apply
+    from flows.prefect_server import check_server
 
     if not os.environ.get("PREFECT_API_URL"):
         raise InputError("deploy: PREFECT_API_URL is not set; point it at your Prefect server")
+    check_server()
     return apply()
 
 

@@ -123,9 +123,9 @@ class Server:
         """Waits until a check succeeds; `deadline` is in seconds of time.monotonic."""
         while not succeeds():
             if not self.running:
-                raise ServerError(f"{self.name}: ended early, {problem}; {self._log_tail()}")
+                raise ServerError(f"{self.name}: ended early, {problem}; {self.log_tail()}")
             if time.monotonic() > deadline:
-                raise ServerError(f"{self.name}: {problem} in {self.start_timeout_s:.0f} s; {self._log_tail()}")
+                raise ServerError(f"{self.name}: {problem} in {self.start_timeout_s:.0f} s; {self.log_tail()}")
             time.sleep(0.05)
 
     def stop(self) -> None:
@@ -168,7 +168,8 @@ class Server:
     ) -> None:
         self.stop()
 
-    def _log_tail(self, lines: int = 15) -> str:
+    def log_tail(self, lines: int = 15) -> str:
+        """The last lines of the log, after the log's name."""
         try:
             text = self.log.read_bytes()[-8000:].decode(errors="replace")
         except OSError:

@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -173,13 +173,15 @@ def ray_head(folder: Path, port: int, *, token: str, cpus: int | None = None) ->
     command += ["--disable-usage-stats"]
     if cpus is not None:
         command.append(f"--num-cpus={cpus}")
-    url = f"{LOOPBACK}:{port}"
+    url, log = f"{LOOPBACK}:{port}", folder / "ray.log"
     return Server(
         name="Ray head",
         command=command,
         url=url,
         probes=[url],
-        log=folder / "ray.log",
+        # Its port is open long before its node has started, which can still fail.
+        is_ready=_new_line(log, b"Ray runtime started."),
+        log=log,
         ports=[port],
         env={
             **_QUIET,
@@ -193,7 +195,20 @@ def ray_head(folder: Path, port: int, *, token: str, cpus: int | None = None) ->
             "RAY_TMPDIR": _ray_folder(os.environ),
         },
         grace_s=20,
+        start_timeout_s=300,
     )
+
+
+def _new_line(log: Path, line: bytes) -> Callable[[], bool]:
+    """Whether a text was written to a log since now."""
+    size = log.stat().st_size if log.exists() else 0
+
+    def was_written() -> bool:
+        with log.open("rb") as file:
+            file.seek(size)
+            return line in file.read()
+
+    return was_written
 
 
 def _ray_folder(environment: Mapping[str, str]) -> str:

@@ -105,7 +105,7 @@ class Stack:
         while True:
             for server in self._running:
                 if not server.running:
-                    raise ServerError(f"{server.name}: ended by itself; see {server.log}")
+                    raise ServerError(f"{server.name}: ended by itself; {server.log_tail()}")
             time.sleep(_POLL_S)
 
     def stop(self) -> None:

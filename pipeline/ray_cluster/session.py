@@ -105,9 +105,9 @@ class Session:
         while not self._ready.wait(_POLL_S):
             while_waiting()
             if time.monotonic() > deadline:
-                raise WorkError(f"Ray did not start on {where} within {_START_TIMEOUT_S:g} s; try it again")
+                raise WorkError(f"Ray did not start on {where} within {_START_TIMEOUT_S:g} s; run it again")
         if self._failed is not None:
-            raise WorkError(f"Ray did not start on {where}: {last_line(self._failed)}") from self._failed
+            raise WorkError(f"Ray did not start on {where}: {last_line(self._failed)}; run it again") from self._failed
 
     @contextlib.contextmanager
     def in_use(self) -> Iterator[None]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pipeline.artifacts import Artifact
@@ -26,7 +26,8 @@ def registered_models_section(run: RunData, *, mistakes: bool) -> Markup | None:
     for name, artifact in run.registrations.items():
         model = model_name(run, artifact)
         weak = weak_points.get(model or "") if standing(name, artifact.summary, champions) == "champion" else None
-        cards.append(_card(name, artifact.summary, champions, model, weak))
+        notes = run.artifacts[model].summary.get("notes", ()) if model is not None else ()
+        cards.append(_card(name, artifact.summary, champions, model, weak, notes))
     return tag("div", cards, class_="cards wide") if cards else None
 
 
@@ -81,7 +82,12 @@ def cost_line(summary: Mapping[str, Any]) -> str:
 
 
 def _card(
-    name: str, summary: Mapping[str, Any], champions: Mapping[str, Any], model: str | None, weak: Markup | None
+    name: str,
+    summary: Mapping[str, Any],
+    champions: Mapping[str, Any],
+    model: str | None,
+    weak: Markup | None,
+    notes: Sequence[str],
 ) -> Markup:
     version = f" version {summary['version']}" if "version" in summary else ""
     subject = f", {display_name(model)}" if model is not None else ""
@@ -94,7 +100,8 @@ def _card(
             f"{registered_name(name, summary)}{version}{subject}",
             tag("span", role, class_="pill good" if role == "champion" else "pill hold"),
         ),
-        tag("p", _sentence(str(summary["reason"]))) if summary.get("reason") else None,
+        tag("p", _sentence(_reason(summary))) if summary.get("reason") else None,
+        *(tag("p", _sentence(str(note))) for note in notes),
         tag("p", cost_line(summary), class_="label") if cost_line(summary) else None,
         tag("p", _sentence(str(summary["against_teacher"]))) if summary.get("against_teacher") else None,
         tag("p", weak) if weak is not None else None,
@@ -105,6 +112,12 @@ def _card(
         tag("p", "registry: ", _registry(name, summary), class_="note") if "tracking_uri" in summary else None,
         class_="card",
     )
+
+
+def _reason(summary: Mapping[str, Any]) -> str:
+    """The gate's reason; "the champion" in that of a promoted version is the one that it replaced."""
+    reason = str(summary["reason"])
+    return reason.replace("than the champion", "than the previous champion", 1) if summary.get("promoted") else reason
 
 
 def _registry(name: str, summary: Mapping[str, Any]) -> Markup:

@@ -131,8 +131,9 @@ def mistakes_section(run: RunData, gallery: Gallery, limit: int) -> Markup | Non
         return None
     lead = tag(
         "p",
-        "Wrong predictions, the most confident first. If the picture shows what was predicted, its label is wrong: "
-        "correct it in the source.",
+        "Wrong predictions among the evaluated images, the most confident first. If the picture shows what was "
+        "predicted, its label is wrong: correct it in the source. Towards the end, where the confidence is low, the "
+        "model is more often wrong than the label.",
         class_="lead",
     )
     return join(lead, *content)

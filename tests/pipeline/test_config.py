@@ -116,6 +116,7 @@ def test_a_config_cannot_be_changed():
     ("values", "line"),
     [
         ({"epoch": 3}, "run.yaml: unknown key 'epoch'; did you mean epochs?"),
+        ({"momentum": 3}, "run.yaml: unknown key 'momentum'; did you mean optimizer.momentum?"),
         ({"epochs": 0}, "run.yaml: epochs: input should be greater than or equal to 1 (got 0)"),
         ({"epochs": "many"}, "run.yaml: epochs: input should be a valid integer"),
         ({"optimizer": {"kind": "adam", "rat": 1}}, "unknown key 'optimizer.rat'; did you mean rate?"),

@@ -109,7 +109,7 @@ def folder_data(folder: Path, layout: Layout) -> FolderData:
 
 def _check_folder(folder: Path) -> None:
     if not folder.exists():
-        raise InputError(f"{folder}: no such folder")
+        raise InputError(f"{folder}: no such folder; name that of your images: data.source.folder=PATH")
     if not folder.is_dir():
         raise InputError(f"{folder}: is a file; name the folder that holds one sub-folder per class")
 

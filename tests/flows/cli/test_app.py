@@ -62,6 +62,14 @@ def test_a_mistake_is_one_line_and_exit_code_2(
     assert not list(tmp_path.rglob("artifacts"))
 
 
+def test_deploy_names_the_server_that_does_not_answer(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("PREFECT_API_URL", "http://127.0.0.1:1/api")
+    assert main(["deploy"]) == 2
+    assert "PREFECT_API_URL=http://127.0.0.1:1/api: no Prefect server answers there" in one_line(capsys)
+
+
 @pytest.mark.parametrize("group", [[], ["artifacts"], ["data"], ["models"]])
 def test_the_list_of_commands_fits_80_columns_uncut(
     group: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

@@ -174,6 +174,7 @@ def test_a_student_replaced_by_its_teacher_in_the_same_run_is_not_shown_as_champ
     text = "".join(read(html).texts)
     assert "pets version 1replaced by version 2" in text
     assert "pets version 2champion" in text
+    assert "Better than the previous champion." in text
     assert text.count("models:/pets@champion") == 1
     assert "1.61M parameters, 6.4 MB, 2.5 ms per image" in text
     served = "http://127.0.0.1:5000/#/models/pets/versions/2?workflowType=machine_learning"
@@ -182,6 +183,20 @@ def test_a_student_replaced_by_its_teacher_in_the_same_run_is_not_shown_as_champ
     markdown = report_markdown(inputs, "x")
     assert "**pets version 1, replaced by version 2**: no champion yet" in markdown
     assert "**pets version 2, champion**: better than the champion" in markdown
+
+
+def test_the_card_of_a_model_shows_the_notes_of_its_training(
+    run_inputs: Inputs, artifact_of: Callable[..., Artifact]
+) -> None:
+    teacher = artifact_of("train-teacher", {}, {"notes": ["no later weights were better than the initial ones"]})
+    registered = {"name": "pets", "version": 1, "promoted": True, "champion": 1, "reason": "no champion yet"}
+    inputs = {
+        **run_inputs,
+        "teacher": teacher,
+        "teacher-registration": artifact_of("register-model", {}, registered, model=teacher),
+    }
+    text = "".join(read(str(registered_models_section(read_run(inputs), mistakes=True))).texts)
+    assert "No later weights were better than the initial ones." in text
 
 
 def test_a_cached_registration_of_the_teacher_does_not_hide_a_newer_champion(
