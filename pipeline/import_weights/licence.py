@@ -1,14 +1,16 @@
-"""The licence of weights, from the files next to them: a licence file, or the header of a model card."""
+"""The licence of weights: of the files next to them, or of the package that brings them."""
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from importlib.metadata import distribution
 from pathlib import Path
 
 # Files that are fetched along with weights.
 FILES = ("LICENSE", "LICENSE.txt", "LICENSE.md", "README.md")
 _NAMES = re.compile(r"(licen[cs]e|copying)(\.(txt|md))?", re.IGNORECASE)
+_NAME_CHARS = 80  # some packages put the whole text into the field for the name
 _CARD = re.compile(r"\A---\s*\n(?:.*\n)*?license:\s*[\"']?([\w.+-]+)")
 
 
@@ -17,7 +19,7 @@ class Licence:
     """The licence of weights; empty where the files do not state it.
 
     Attributes:
-        name: from the model card, e.g. "apache-2.0"; "" if the card states none.
+        name: from the model card or the package, e.g. "apache-2.0"; "" if they state none.
         text: the licence text; "" if there is none.
     """
 
@@ -33,6 +35,18 @@ class Licence:
         files = sorted(path for path in folder.iterdir() if path.is_file() and _NAMES.fullmatch(path.name))
         text = files[0].read_text(encoding="utf-8", errors="replace") if files else ""
         return cls(match[1] if match else "", text)
+
+    @classmethod
+    def of_package(cls, name: str) -> Licence:
+        """The licence of an installed distribution: its metadata, and the licence file in it."""
+        installed = distribution(name)
+        files = [file for file in installed.files or () if _NAMES.fullmatch(file.name)]
+        text = files[0].read_text(encoding="utf-8") if files else ""
+        fields = ("License-Expression", "License")
+        stated = [value for field in fields for value in installed.metadata.get_all(field) or ()]
+        titles = [line.strip() for line in text.splitlines() if line.strip()]
+        names = [name for name in (*stated, *titles[:1]) if name and name != "UNKNOWN" and len(name) <= _NAME_CHARS]
+        return cls(names[0] if names else "", text)
 
     def __str__(self) -> str:
         return self.name or ("see LICENSE" if self.text else "not stated")

@@ -16,6 +16,7 @@ from safetensors.torch import save_file
 
 from model_defs import ModelError, model_info
 from model_defs.pretrained.files import read_state
+from model_defs.pretrained.packages import PackageSource
 from model_defs.pretrained.sources import DEFAULT, default_source
 from pipeline.artifacts import Artifact, ArtifactStore
 from pipeline.config import Config, digest, unkeyed
@@ -103,7 +104,10 @@ class ImportWeights:
             vocabulary = read_vocabulary((config.tokenizer or path.parent).expanduser())
             if vocabulary is not None:
                 write_vocabulary(vocabulary, work.output / VOCABULARY)
-        terms = licence.Licence.find(path)
+        if isinstance(source, PackageSource):
+            terms = licence.Licence.of_package(source.name)
+        else:
+            terms = licence.Licence.find(path)
         if terms.text:
             (work.output / LICENCE).write_text(terms.text, encoding="utf-8")
         values = sum(tensor.numel() for tensor in state.values())

@@ -201,7 +201,7 @@ def _pairs(confusion: NDArray[np.int64], names: Sequence[str]) -> Markup | None:
 
 def _other_measures(evaluation: Evaluation) -> Markup | None:
     names = {
-        "accuracy/balanced": "mean per-class accuracy",
+        "accuracy/balanced": "balanced accuracy",
         "accuracy/macro_f1": "macro F1",
         "accuracy/calibration_error": "calibration error",
         "zero_shot/calibration_error": "zero-shot calibration error",

