@@ -124,7 +124,8 @@ def _is_given(path: str, parameters: BaseModel) -> bool:
 
 
 def _check_model(path: str, config: BaseModel) -> None:
-    """Refuses a model that is not in the zoo, or cannot be built from its config."""
+    """Refuses a model that is not in the zoo, cannot be built from its config, or does not fit the distillation."""
+    from pipeline.distillation.config import DistillationConfig
     from pipeline.training.image_model_config import ImageModelConfig
     from pipeline.training.model_config import ModelConfig
 
@@ -133,6 +134,8 @@ def _check_model(path: str, config: BaseModel) -> None:
     if isinstance(config, ImageModelConfig):
         try:
             config.model.check(in_chans=config.channels, img_size=config.image_size)
+            if isinstance(config, DistillationConfig):
+                config.check_method()
         except InputError as error:
             raise InputError(f"{path}.{error}") from None
 

@@ -26,17 +26,24 @@ class DistillationConfig(ClassificationConfig):
         return self.distillation.teacher_column is not None
 
     def check(self, shards: Artifact, columns: Artifact | None = None) -> SampleIndex:
+        index = super().check(shards, columns)
+        self.check_method()
+        return index
+
+    def check_method(self) -> None:
+        """Checks that the model has a distillation token if the method needs one, and else has none.
+
+        Raises:
+            InputError: it does not; or the model does not accept its arguments.
+        """
         import torch
 
         from pipeline.training.classification import without_auxiliary
 
-        index = super().check(shards, columns)
         with torch.device("meta"):
-            model = self.build_model(len(index.label_names)).train()
-            outputs = model(torch.empty(2, self.channels, self.image_size, self.image_size))
+            outputs = self.build_model(2).train()(torch.empty(2, self.channels, self.image_size, self.image_size))
         has_token = isinstance(without_auxiliary(outputs), tuple)
         if has_token != (self.distillation.method == "token"):
             token_state = "has a distillation token" if has_token else "has no distillation token"
             fitting = "token" if has_token else "soft or hard"
             raise InputError(f"model {self.model.name!r} {token_state}; set distillation.method={fitting}")
-        return index

@@ -39,6 +39,10 @@ def one_line(capsys: pytest.CaptureFixture[str]) -> str:
         (["run", "train-teacher", "--set", "teacher.model.name=resnet_smal"], "did you mean resnet_small"),
         (["run", "train-teacher", "--set", "teacher.model.kwargs={widht: 3}"], "did you mean widths"),
         (["run", "distill-student", "--set", "student.image_size=60"], "use a multiple of 16"),
+        (
+            ["run", "lifecycle", "--preset", "emoji", "--set", "student.model={name: lenet5, kwargs: {}}"],
+            "student.model 'lenet5' has no distillation token; set distillation.method=soft or hard",
+        ),
         (["run", "train-teacher", "--set", "teacher.runner.workers=4000"], "teacher.runner: workers=4000"),
         (["run", "--presett", "x"], "No such option: --presett"),
         (["rum"], "Did you mean 'run'?"),
