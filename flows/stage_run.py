@@ -35,14 +35,15 @@ from pipeline.left_over import sweep
 from pipeline.printable import printable
 from pipeline.service_url import shown_url
 from pipeline.stage import Stage
-from pipeline.training.interruption import request_stop
+from pipeline.training.interruption import is_training, request_stop
 
-# From a stop until stages are no longer waited for. A training writes a checkpoint after its current step, which takes
-# many seconds on a slow machine. Prefect kills a cancelled run 30 s after SIGTERM.
-_GRACE_S = 60.0
-_GRACE_AFTER_SIGTERM_S = 25.0
-# Of it, for the end of Ray's workers if they have not written a checkpoint.
-_END_OF_WORKERS_S = 8.0
+# From a stop until the checkpoint of a training, which it writes after its current step; that may take many seconds.
+# Prefect kills a cancelled run 30 s after SIGTERM.
+_CHECKPOINT_WITHIN_S = 60.0
+_CHECKPOINT_WITHIN_S_OF_SIGTERM = 20.0
+# Then, until the stages have ended; Ray's workers that have not answered are ended in this time.
+_STAGES_END_WITHIN_S = 8.0
+_POLL_S = 0.1
 
 TASK_RUNNER: Any = ThreadPoolTaskRunner()
 """Runs a flow's stages in threads of its process; a stage that waits for its inputs occupies one."""
@@ -145,19 +146,23 @@ class StageRun:
             raise error
         return self.summary()
 
-    def stop(self, grace_s: float = _GRACE_S) -> None:
-        """Stops running stages: trainings with a checkpoint, other stages at their next progress report.
+    def stop(self, checkpoint_within_s: float = _CHECKPOINT_WITHIN_S) -> None:
+        """Stops running stages: trainings with a checkpoint, then other stages at their next progress report.
 
         Args:
-            grace_s: how long trainings may take for it; not waited for if there is none.
+            checkpoint_within_s: how long trainings may take for it; not waited for if there is none.
         """
         # On SIGTERM, Ray's core sets an alarm that aborts the process 3 s later, before a checkpoint is written.
         signal.alarm(0)
-        if not request_stop(grace_s - _END_OF_WORKERS_S):
-            grace_s = 0.0
-        self.board.stop(grace_s)
+        trains = request_stop(checkpoint_within_s) > 0
+        deadline = time.monotonic() + (checkpoint_within_s + _STAGES_END_WITHIN_S if trains else 0.0)
+        # A stage that stops at its next report must not be the training, so the others go on until it has ended.
+        self.board.stop(checkpoint_within_s + _STAGES_END_WITHIN_S if trains else 0.0)
         _say_waiting(self.board)
-        deadline = time.monotonic() + grace_s
+        while is_training() and time.monotonic() < deadline:
+            time.sleep(_POLL_S)
+        self.board.stop()
+        deadline = min(deadline, time.monotonic() + _STAGES_END_WITHIN_S)
         for future in self._futures.values():
             future.wait(max(deadline - time.monotonic(), 0.0))
 
@@ -203,7 +208,8 @@ def stage_run(flow: str, parameters: Config, *, tracked: bool = True) -> Iterato
                     _log_report(flow, result, store)
         except BaseException as error:
             # Prefect raises a signal of its own for SIGTERM.
-            run.stop(_GRACE_S if isinstance(error, KeyboardInterrupt | Exception) else _GRACE_AFTER_SIGTERM_S)
+            by_sigterm = not isinstance(error, KeyboardInterrupt | Exception)
+            run.stop(_CHECKPOINT_WITHIN_S_OF_SIGTERM if by_sigterm else _CHECKPOINT_WITHIN_S)
             raise
         finally:
             _end_ray(board)

@@ -43,6 +43,8 @@ def test_the_setting_for_ones_own_prefect_server_is_that_of_up(tmp_path: Path) -
 def test_systemd_accepts_the_unit(tmp_path: Path) -> None:
     (unit,) = re.findall(r"```ini\n(.*?)```", PAGE, flags=re.DOTALL)
     file = tmp_path / "tutelage.service"
+    # SIGTERM to all processes of the unit would end the store before a training has written its checkpoint.
+    assert "KillMode=mixed\n" in unit
     # The program of the unit must exist for this check.
     file.write_text(re.sub(r"ExecStart=\S+", "ExecStart=/bin/true", unit).replace("%h/tutelage", str(tmp_path)))
     checked = subprocess.run(

@@ -34,9 +34,10 @@ from flows.cli.shell_arguments import (
 )
 from flows.cli.standard_files import BROKEN_PIPE, discard_output, open_standard_files
 from flows.prefect_login import move_login_out_of_url
-from pipeline.errors import InputError, TutelageError, WorkError, first_line, shortened
+from pipeline.errors import InputError, TutelageError, WorkError, shortened
 
 _USAGE_CHARS = 600
+_SERVER_ERROR_CHARS = 500
 _QUIET = {
     "DO_NOT_TRACK": "true",
     "MLFLOW_DISABLE_TELEMETRY": "true",
@@ -295,7 +296,9 @@ def up(
     except PortTakenError as error:
         raise InputError(str(error)) from None
     except ServerError as error:
-        raise WorkError(first_line(error)) from None
+        # The lines after the first are the end of the server's log, of which the last one is the reason.
+        head, *log = str(error).splitlines()
+        raise WorkError(shortened(" ".join([head, *log[-1:]]), _SERVER_ERROR_CHARS)) from None
     return 0
 
 

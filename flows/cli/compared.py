@@ -14,7 +14,7 @@ EVALUATE, REPORT = "evaluate", "run-report"
 _REGISTRATION = "register-model"
 _CLASSIFIER_REGISTRATIONS = ("classifier-registration", "teacher-registration")
 _SUFFIX = "-evaluation"
-_REPORT_FILE = re.compile(rf"(?:.*/)?artifacts/({REPORT}/[0-9a-f]+)/(?:.*/)?report\.html")
+_REPORT_FILE = re.compile(rf"(?:(?:.*/)?artifacts/)?({REPORT}/[0-9a-f]+)/(?:.*/)?report\.html")
 """The path of a report as a run prints it: in a folder, in a bucket, or of its copy in the cache."""
 
 

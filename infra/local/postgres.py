@@ -25,6 +25,11 @@ def is_installed() -> bool:
     return all(shutil.which(program) for program in _PROGRAMS)
 
 
+def has_data(folder: Path) -> bool:
+    """Whether a server was created in this folder."""
+    return (folder / "data" / "PG_VERSION").is_file()
+
+
 def postgres_server(folder: Path, port: int) -> Server:
     """A PostgreSQL server for a folder, which the first call creates.
 
@@ -33,7 +38,7 @@ def postgres_server(folder: Path, port: int) -> Server:
     """
     folder = folder.absolute()
     data = folder / "data"
-    if not (data / "PG_VERSION").is_file():
+    if not has_data(folder):
         _create(folder, data)
     settings = [f"listen_addresses={LOOPBACK}", "unix_socket_directories="]
     return Server(

@@ -183,7 +183,17 @@ class Stack:
         return False
 
     def _database(self) -> Server | None:
+        """PostgreSQL if it is installed.
+
+        Raises:
+            ServerError: its programs are not found, though an earlier start stored data in it.
+        """
         if not postgres.is_installed():
+            if postgres.has_data(self.folder / "postgres"):
+                raise ServerError(
+                    f"PostgreSQL: {self.folder / 'postgres'} has the data of MLflow and Prefect, but its programs are "
+                    "not on the PATH; add their folder, e.g. /usr/lib/postgresql/16/bin"
+                )
             self._say("PostgreSQL      not installed; MLflow and Prefect store their data in SQLite")
             return None
         try:

@@ -46,4 +46,4 @@ class DistillationConfig(ClassificationConfig):
         if has_token != (self.distillation.method == "token"):
             token_state = "has a distillation token" if has_token else "has no distillation token"
             fitting = "token" if has_token else "soft or hard"
-            raise InputError(f"model {self.model.name!r} {token_state}; set distillation.method={fitting}")
+            raise InputError(f"model {self.model.name!r} {token_state}; set student.distillation.method={fitting}")

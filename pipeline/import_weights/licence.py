@@ -40,8 +40,10 @@ class Licence:
     def of_package(cls, name: str) -> Licence:
         """The licence of an installed distribution: its metadata, and the licence file in it."""
         installed = distribution(name)
-        files = [file for file in installed.files or () if _NAMES.fullmatch(file.name)]
-        text = files[0].read_text(encoding="utf-8") if files else ""
+        paths = [Path(str(file.locate())) for file in installed.files or () if _NAMES.fullmatch(file.name)]
+        # That of the package itself is in its metadata; others may be of what it vendors.
+        files = sorted((path for path in paths if path.is_file()), key=lambda path: ".dist-info" not in str(path))
+        text = files[0].read_text(encoding="utf-8", errors="replace") if files else ""
         fields = ("License-Expression", "License")
         stated = [value for field in fields for value in installed.metadata.get_all(field) or ()]
         titles = [line.strip() for line in text.splitlines() if line.strip()]

@@ -59,6 +59,11 @@ def request_stop(within_s: float) -> int:
     return len(requests)
 
 
+def is_training() -> bool:
+    """Whether a training of this process runs."""
+    return bool(_running)
+
+
 @contextmanager
 def stoppable() -> Iterator[StopRequest]:
     """Accepts requests to stop within the block; in the main thread, also SIGTERM and SIGINT.

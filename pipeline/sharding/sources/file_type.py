@@ -72,6 +72,8 @@ def file_type(head: bytes) -> str | None:
     if _is_wide(head):
         return "text in UTF-16: save it as UTF-8"
     if head[4:8] == b"ftyp" and format_of(head) is None:
+        if head[8:12] == b"crx ":
+            return "a camera raw photo (CR3): convert it to JPEG"
         return "a HEIC photo: convert it to JPEG" if head[8:12] in _HEIF_BRANDS else "a video"
     # A table may begin with "BM" or "P1" too.
     image = format_of(head) if b"\0" in head else None

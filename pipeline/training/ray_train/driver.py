@@ -24,6 +24,7 @@ from pipeline.training.ray_train.worker import train_on_worker
 
 if TYPE_CHECKING:
     from pipeline.training.placement import RunnerConfig
+    from pipeline.training.ray_train.trainer import StoppableTrainer
     from pipeline.training.reporter import DriverReporter
     from pipeline.training.task import TrainingRecipe
     from pipeline.training.worker import CheckpointLocation
@@ -110,6 +111,10 @@ def _local_gpus() -> int:
 
 class WorkersLostError(Exception):
     """A worker process died: killed, out of memory, or its machine was lost."""
+
+
+class RayLostError(WorkersLostError):
+    """Ray itself does not answer."""
 
 
 def _stop_check(reporter: DriverReporter) -> Callable[[], None]:
@@ -201,7 +206,13 @@ def _fit(
     requested_at: float | None = None
     while thread.is_alive():
         thread.join(_POLL_EVERY_S)
-        outcome.update(_read_messages(channel, training_id))
+        try:
+            outcome.update(_read_messages(channel, training_id))
+        except RayLostError:
+            # The next attempt starts Ray again. This thread still uses the session.
+            _end(trainer, thread)
+            shutdown(users_end_within_s=0)
+            raise
         if requested_at is None and reporter.stop_requested():
             requested_at = time.monotonic()
             # If the group can write a checkpoint, it ends by itself.
@@ -211,9 +222,7 @@ def _fit(
         if requested_at is not None and (
             not outcome.has_stepped or time.monotonic() - requested_at > reporter.stop.within_s
         ):
-            # Ending Ray while a thread waits for it can abort the process, so the thread's wait ends first.
-            trainer.end()
-            thread.join(_THREAD_END_WITHIN_S)
+            _end(trainer, thread)
             if not outcome.has_stepped:
                 raise StoppedError("stopped before its first step")
             raise outcome.failure or StoppedError("stopped; its workers did not answer, so the last checkpoint counts")
@@ -221,18 +230,24 @@ def _fit(
     return _result(outcome, ended[0] if ended else None, scratch)
 
 
+def _end(trainer: StoppableTrainer, thread: threading.Thread) -> None:
+    """Ends the workers and the thread that waits for them: ending Ray while a thread waits for it ends the process."""
+    trainer.end()
+    thread.join(_THREAD_END_WITHIN_S)
+
+
 def _read_messages(channel: Any, training_id: str) -> list[tuple[str, Any]]:
     """The (kind, value) of each message since the last call.
 
-    If Ray does not answer, it is ended, and the next training restarts it.
+    Raises:
+        RayLostError: Ray does not answer.
     """
     import ray
 
     try:
         posts: list[tuple[str, Any]] = ray.get(channel.take.remote(training_id), timeout=60)
     except ray.exceptions.RayError as error:
-        shutdown(users_end_within_s=0)  # this thread is one
-        raise WorkersLostError(f"Ray does not answer: {last_line(error)}") from error
+        raise RayLostError(f"Ray does not answer: {last_line(error)}") from error
     return posts
 
 

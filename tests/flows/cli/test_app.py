@@ -41,7 +41,7 @@ def one_line(capsys: pytest.CaptureFixture[str]) -> str:
         (["run", "distill-student", "--set", "student.image_size=60"], "use a multiple of 16"),
         (
             ["run", "lifecycle", "--preset", "emoji", "--set", "student.model={name: lenet5, kwargs: {}}"],
-            "student.model 'lenet5' has no distillation token; set distillation.method=soft or hard",
+            "student.model 'lenet5' has no distillation token; set student.distillation.method=soft or hard",
         ),
         (["run", "train-teacher", "--set", "teacher.runner.workers=4000"], "teacher.runner: workers=4000"),
         (["run", "--presett", "x"], "No such option: --presett"),
@@ -64,6 +64,22 @@ def test_a_mistake_is_one_line_and_exit_code_2(
     assert says in line
     assert line.startswith("tutelage: ")
     assert not list(tmp_path.rglob("artifacts"))
+
+
+def test_up_says_why_a_server_ended(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """In one line, which ends with the last line of the server's log."""
+    weed = tmp_path / "weed"
+    weed.write_text("#!/bin/sh\necho starting\necho 'no volume can be written'\nexit 1\n")
+    weed.chmod(0o755)
+    # weed is looked for next to Python.
+    (tmp_path / "python").symlink_to(sys.executable)
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
+    assert main(["up", "--folder", str(tmp_path / "up"), "--free-ports"]) == 1
+    line = one_line(capsys)
+    assert line.startswith("tutelage: SeaweedFS: ended early")
+    assert line.endswith("weed.log: no volume can be written")
 
 
 def test_deploy_names_the_server_that_does_not_answer(

@@ -19,7 +19,7 @@ from pathlib import Path
 import pytest
 
 from infra.local import postgres
-from infra.local.server import PortTakenError, is_free
+from infra.local.server import PortTakenError, ServerError, is_free
 from infra.local.servers import Keys
 from infra.local.up import Ports, Stack, up
 
@@ -190,6 +190,14 @@ def test_without_its_extra_packages_it_keeps_everything_in_folders(tmp_path, por
     assert not stack._has_driver()
     assert f"the store is {tmp_path / 'store'}" in said[0]
     assert all("pip install 'tutelage[up]'" in line for line in said)
+
+
+def test_data_in_postgresql_are_not_left_for_sqlite_where_its_programs_are_missing(tmp_path, ports, monkeypatch):
+    (tmp_path / "postgres" / "data").mkdir(parents=True)
+    (tmp_path / "postgres" / "data" / "PG_VERSION").write_text("16\n")
+    monkeypatch.setenv("PATH", "")
+    with pytest.raises(ServerError, match="its programs are not on the PATH; add their folder"):
+        Stack(tmp_path, ports, "p", print)._database()
 
 
 def test_a_taken_port_stops_it_before_anything_runs(tmp_path, ports):

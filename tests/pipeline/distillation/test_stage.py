@@ -46,8 +46,12 @@ def test_a_student_comes_to_agree_with_its_teacher(
         ({"labels": (*DIGITS[:9], "nine")}, {}, "its labels are not those of the shards .e.g. '9' is not in both"),
         ({"labels": DIGITS[::-1]}, {}, "they are in another order"),
         ({"channels": 3}, {}, "takes images of 3 channels, the student of 1; set channels=3"),
-        ({}, {"distillation": {"method": "soft"}}, "set distillation.method=token"),
-        ({}, {"model": {"name": "vit_micro", "kwargs": {"patch_size": 4}}}, "set distillation.method=soft or hard"),
+        ({}, {"distillation": {"method": "soft"}}, "set student.distillation.method=token"),
+        (
+            {},
+            {"model": {"name": "vit_micro", "kwargs": {"patch_size": 4}}},
+            "set student.distillation.method=soft or hard",
+        ),
     ],
 )
 def test_a_teacher_or_student_that_does_not_fit_is_refused(
