@@ -190,7 +190,7 @@ def main() -> None:
     """Prints a Markdown table, each row as soon as it is measured, and two lines on building."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("pairs", nargs="*", metavar="PAIR", help=", ".join(pair.name for pair in PAIRS))
-    parser.add_argument("--rounds", type=int, default=7, help="rounds of each pair (7)")
+    parser.add_argument("--rounds", type=int, default=7, help="rounds of each pair, at least 2 (7)")
     parser.add_argument("--steps", type=int, default=2, help="steps of each model in a round (2)")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="threads of torch")
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
@@ -202,6 +202,8 @@ def main() -> None:
     unknown = set(arguments.pairs) - {pair.name for pair in PAIRS}
     if unknown:
         parser.error(f"no pair {', '.join(sorted(unknown))}; there are {', '.join(pair.name for pair in PAIRS)}")
+    if arguments.rounds < 2:
+        parser.error("--rounds: the quartiles need 2 at least")
     torch.set_num_threads(arguments.threads)
     torch.manual_seed(0)
     versions = f"torch {torch.__version__}, torchvision {torchvision.__version__}, timm {timm.__version__}"
