@@ -41,7 +41,7 @@ from pipeline.training.interruption import is_training, request_stop
 # Prefect kills a cancelled run 30 s after SIGTERM.
 _CHECKPOINT_WITHIN_S = 60.0
 _CHECKPOINT_WITHIN_S_OF_SIGTERM = 20.0
-# Then, until the stages have ended; Ray's workers that have not answered are ended in this time.
+# After that, for the stages to end. A training ends those of Ray's workers that have not answered in this time.
 _STAGES_END_WITHIN_S = 8.0
 _POLL_S = 0.1
 

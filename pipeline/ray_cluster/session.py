@@ -124,10 +124,10 @@ class Session:
                 self._users -= 1
                 self._users_changed.notify_all()
 
-    def close(self, users_end_within_s: float = _USERS_END_WITHIN_S) -> None:
-        """Ends Ray; waits a few seconds for a start in progress, which then ends itself later."""
+    def close(self) -> None:
+        """Ends Ray; waits a few seconds for its users, and for a start in progress, which then ends itself later."""
         with self._users_changed:
-            self._users_changed.wait_for(lambda: self._users == 0, users_end_within_s)
+            self._users_changed.wait_for(lambda: self._users == 0, _USERS_END_WITHIN_S)
         self._closing.set()
         self._thread.join(timeout=30 if self._ready.is_set() else 15)
 
@@ -220,17 +220,13 @@ def is_started() -> bool:
     return _session is not None
 
 
-def shutdown(users_end_within_s: float = _USERS_END_WITHIN_S) -> None:
-    """Ends the session, if there is one. Call it in a finally block.
-
-    Args:
-        users_end_within_s: how long to wait for threads that still use it.
-    """
+def shutdown() -> None:
+    """Ends the session, if there is one. Call it in a finally block, outside of `Session.in_use`."""
     global _session
     with _lock:
         session, _session = _session, None
     if session is not None:
-        session.close(users_end_within_s)
+        session.close()
         atexit.unregister(shutdown)
 
 

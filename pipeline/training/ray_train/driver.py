@@ -24,7 +24,6 @@ from pipeline.training.ray_train.worker import train_on_worker
 
 if TYPE_CHECKING:
     from pipeline.training.placement import RunnerConfig
-    from pipeline.training.ray_train.trainer import StoppableTrainer
     from pipeline.training.reporter import DriverReporter
     from pipeline.training.task import TrainingRecipe
     from pipeline.training.worker import CheckpointLocation
@@ -59,6 +58,8 @@ def run(
                     with session.in_use():
                         return _fit(session, recipe, runner, location, reporter, scratch)
                 except WorkersLostError as error:
+                    if isinstance(error, RayLostError):
+                        shutdown()
                     _log.warning("%s (attempt %d of %d)", error, attempt + 1, runner.max_failures + 1)
                     lost = error
         except BaseException as error:
@@ -114,7 +115,7 @@ class WorkersLostError(Exception):
 
 
 class RayLostError(WorkersLostError):
-    """Ray itself does not answer."""
+    """Ray itself does not answer; it must be ended, so that the next attempt starts it again."""
 
 
 def _stop_check(reporter: DriverReporter) -> Callable[[], None]:
@@ -204,36 +205,31 @@ def _fit(
     thread.start()
     outcome = _Outcome(reporter)
     requested_at: float | None = None
-    while thread.is_alive():
-        thread.join(_POLL_EVERY_S)
-        try:
+    try:
+        while thread.is_alive():
+            thread.join(_POLL_EVERY_S)
             outcome.update(_read_messages(channel, training_id))
-        except RayLostError:
-            # The next attempt starts Ray again. This thread still uses the session.
-            _end(trainer, thread)
-            shutdown(users_end_within_s=0)
-            raise
-        if requested_at is None and reporter.stop_requested():
-            requested_at = time.monotonic()
-            # If the group can write a checkpoint, it ends by itself.
-            if outcome.has_stepped:
-                reporter.note("writing a checkpoint")
-                channel.stop.remote(training_id)
-        if requested_at is not None and (
-            not outcome.has_stepped or time.monotonic() - requested_at > reporter.stop.within_s
-        ):
-            _end(trainer, thread)
+            if requested_at is None and reporter.stop_requested():
+                requested_at = time.monotonic()
+                # If the group can write a checkpoint, it ends by itself.
+                if outcome.has_stepped:
+                    reporter.note("writing a checkpoint")
+                    channel.stop.remote(training_id)
+            if requested_at is None:
+                continue
             if not outcome.has_stepped:
                 raise StoppedError("stopped before its first step")
-            raise outcome.failure or StoppedError("stopped; its workers did not answer, so the last checkpoint counts")
-    outcome.update(_read_messages(channel, training_id))
+            if time.monotonic() - requested_at > reporter.stop.within_s:
+                unanswered = StoppedError("stopped; its workers did not answer, so the last checkpoint counts")
+                raise outcome.failure or unanswered
+        outcome.update(_read_messages(channel, training_id))
+    except BaseException:
+        # Ending Ray while a thread waits for it would end the process.
+        if thread.is_alive():
+            trainer.end()
+            thread.join(_THREAD_END_WITHIN_S)
+        raise
     return _result(outcome, ended[0] if ended else None, scratch)
-
-
-def _end(trainer: StoppableTrainer, thread: threading.Thread) -> None:
-    """Ends the workers and the thread that waits for them: ending Ray while a thread waits for it ends the process."""
-    trainer.end()
-    thread.join(_THREAD_END_WITHIN_S)
 
 
 def _read_messages(channel: Any, training_id: str) -> list[tuple[str, Any]]:

@@ -138,14 +138,16 @@ def test_a_worker_keeps_freed_memory_for_the_next_step(
 
 
 @pytest.mark.ray
-def test_a_lost_worker_is_replaced_and_the_training_goes_on(
-    store: ArtifactStore, digits: Artifact, small_config: BuildConfig
+@pytest.mark.parametrize("lost", ["ray::RayTrainWorker", "ray::Channel"])
+def test_a_lost_process_of_ray_is_replaced_and_the_training_goes_on(
+    lost: str, store: ArtifactStore, digits: Artifact, small_config: BuildConfig
 ) -> None:
+    """Without the channel, Ray itself must be started again."""
     killed: list[int] = []
 
     def kill_once(*, step: int = 0, total: int | None = None, note: str = "", **numbers: float) -> None:
         if step >= 60 and not killed:
-            killed.extend(pid for pid, line in family(os.getpid()).items() if "ray::RayTrainWorker" in line)
+            killed.extend(pid for pid, line in family(os.getpid()).items() if lost in line)
             for pid in killed:
                 os.kill(pid, signal.SIGKILL)
 
