@@ -27,10 +27,10 @@ def accuracy_difference(test: McNemarResult, first: str, second: str) -> str:
         f"{counted(test.samples, 'image')})"
     )
     if test.difference == 0:
-        return f"No difference can be shown: {first} and {second} are equally accurate {evidence}"
+        return _finding(f"{first} and {second} are equally accurate {evidence}", shown=False)
     direction = "more" if test.difference > 0 else "less"
     sentence = f"{first} is {_points(abs(test.difference))} points {direction} accurate than {second} {evidence}"
-    return sentence if test.p_value <= MAX_P_VALUE else f"No difference can be shown: {sentence}"
+    return _finding(sentence, shown=test.p_value <= MAX_P_VALUE)
 
 
 def score_difference(test: BootstrapResult, samples: int, score: str, first: str, second: str) -> str:
@@ -41,19 +41,23 @@ def score_difference(test: BootstrapResult, samples: int, score: str, first: str
         samples: number of images.
         score: name of the score, e.g. "mean reciprocal rank".
     """
+    same = f"{first} and {second} have the same {score}"
     if test.low == test.difference == test.high == 0:
-        images = counted(samples, "image")
-        return f"No difference can be shown: {first} and {second} have the same {score} on each of {images}"
+        return _finding(f"{same} on each of {counted(samples, 'image')}", shown=False)
     low, high = _in_direction(test.difference, test.low, test.high)
     evidence = (
         f"(95% interval {_signed(low, 3)} to {_signed(high, 3)}, {p_value(test.p_value)}, on "
         f"{counted(samples, 'image')})"
     )
     if test.difference == 0:
-        return f"No difference can be shown: {first} and {second} have the same {score} {evidence}"
+        return _finding(f"{same} {evidence}", shown=False)
     direction = "higher" if test.difference > 0 else "lower"
     sentence = f"{first}'s {score} is {abs(test.difference):.3f} {direction} than {second}'s {evidence}"
-    return sentence if test.p_value <= MAX_P_VALUE else f"No difference can be shown: {sentence}"
+    return _finding(sentence, shown=test.p_value <= MAX_P_VALUE)
+
+
+def _finding(sentence: str, *, shown: bool) -> str:
+    return sentence if shown else f"No difference can be shown: {sentence}"
 
 
 def _in_direction(difference: float, low: float, high: float) -> tuple[float, float]:

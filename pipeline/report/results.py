@@ -132,8 +132,8 @@ def mistakes_section(run: RunData, gallery: Gallery, limit: int) -> Markup | Non
     lead = tag(
         "p",
         "Wrong predictions among the evaluated images, the most confident first. If the picture shows what was "
-        "predicted, its label is wrong: correct it in the source. Towards the end, where the confidence is low, the "
-        "model is more often wrong than the label.",
+        "predicted, its label is wrong: correct it in the source. Where the confidence is low, it may be the "
+        "model that is wrong.",
         class_="lead",
     )
     return join(lead, *content)
