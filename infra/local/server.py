@@ -7,6 +7,7 @@ the terminal.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import signal
@@ -21,6 +22,8 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from types import TracebackType
+
+from infra.local.child_processes import child_processes
 
 LOOPBACK = "127.0.0.1"
 
@@ -48,6 +51,8 @@ class Server:
         folder: its working directory; must exist if given.
         start_timeout_s: maximum time until it answers.
         grace_s: maximum time from SIGTERM to its end, before SIGKILL.
+        children_grace_s: `stop` first ends the processes that the server has started, and meanwhile suspends the
+            server so that it starts no others: the maximum time from SIGTERM to their end. 0: the server ends them.
         is_ready: a further check after the probes, for a server that accepts connections before it serves them.
         creates: the SQLite file that it creates at its first start. If the server was ended before it first answered,
             the file may be incomplete and unusable, so it is removed before the next start.
@@ -63,6 +68,7 @@ class Server:
     folder: Path | None = None
     start_timeout_s: float = 60.0
     grace_s: float = 10.0
+    children_grace_s: float = 0.0
     is_ready: Callable[[], bool] | None = None
     creates: Path | None = None
     _process: subprocess.Popen[bytes] | None = field(default=None, init=False, repr=False)
@@ -133,6 +139,10 @@ class Server:
         process, self._process = self._process, None
         if process is None:
             return
+        if self.children_grace_s:
+            # The process is the leash. Its children are the server and the guard, which ignores SIGTERM.
+            for child in child_processes(process.pid):
+                _end_children(child, self.children_grace_s)
         process.terminate()
         try:
             process.wait(self.grace_s + 5)
@@ -176,6 +186,21 @@ class Server:
             text = ""
         tail = "\n".join(text.strip().splitlines()[-lines:])
         return f"the end of {self.log}:\n{tail}" if tail else f"{self.log} is empty"
+
+
+def _end_children(parent: int, grace_s: float) -> None:
+    """Ends the children of a process and then asks the process to end."""
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(parent, signal.SIGSTOP)
+        for child in child_processes(parent):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(child, signal.SIGTERM)
+        deadline = time.monotonic() + grace_s
+        while child_processes(parent) and time.monotonic() < deadline:
+            time.sleep(0.1)
+        # In this order: it would start a process if it ran on before it has the signal.
+        os.kill(parent, signal.SIGTERM)
+        os.kill(parent, signal.SIGCONT)
 
 
 def _mark(file: Path) -> Path:

@@ -153,8 +153,9 @@ def prefect_worker(folder: Path, api_url: str, pool: str, port: int, *, env: Map
         ports=[port],
         env={**_QUIET, **env, **settings},
         start_timeout_s=300,
-        # Its flows get SIGTERM and 30 s to save a checkpoint.
-        grace_s=40,
+        # The worker ends at once on SIGTERM, and its runs would lose the servers before a training has written its
+        # checkpoint (20 s) and Prefect knows that the run has ended.
+        children_grace_s=35,
     )
 
 
