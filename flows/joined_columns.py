@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from flows.stage_run import StageHandle, StageRun
 from pipeline.config import Config
-from pipeline.contrastive.build_ontology import OntologyConfig
 from pipeline.contrastive.config import ContrastiveConfig
+from pipeline.contrastive.ontology_config import OntologyConfig
 from pipeline.sharding.format.column_options import reads_columns
 from pipeline.sharding.joining.stage import JoinColumns, JoinColumnsConfig
 

@@ -11,8 +11,8 @@ from typing import Any, Self
 from pydantic import Field, model_validator
 
 from pipeline.config import Config
-from pipeline.contrastive.build_ontology import OntologyConfig
 from pipeline.contrastive.config import ContrastiveConfig
+from pipeline.contrastive.ontology_config import OntologyConfig
 from pipeline.distillation.config import DistillationConfig
 from pipeline.evaluation.config import EvaluationConfig
 from pipeline.leaks.bounds import LeakCheckConfig

@@ -15,8 +15,8 @@ from flows.catalog import find_flow
 from flows.parameters import LifecycleParameters
 from flows.photo_models import Machine, photo_models
 from pipeline.config import Config
-from pipeline.contrastive.build_ontology import OntologyConfig
 from pipeline.contrastive.config import ContrastiveConfig
+from pipeline.contrastive.ontology_config import OntologyConfig
 from pipeline.contrastive.text_backbone_config import TextBackboneConfig
 from pipeline.contrastive.tonics import TonicsConfig
 from pipeline.distillation.config import DistillationConfig

@@ -17,7 +17,7 @@ from pipeline.artifacts import Artifact, ArtifactStore
 from pipeline.config import parse_config
 from pipeline.errors import InputError
 from pipeline.leaks.bounds import LISTING, SHEET, LeakCheckConfig, file_location, split_name
-from pipeline.leaks.search import KINDS
+from pipeline.leaks.kinds import KINDS
 from pipeline.leaks.stage import CheckLeaks
 from pipeline.stage import run_stage
 

@@ -13,9 +13,8 @@ from pipeline.contrastive.ontology import Ontology, SampleIds
 from pipeline.counter_rng import generator
 from pipeline.errors import InputError
 from pipeline.exported_model import ExportedModel
-from pipeline.sharding.format.column_options import open_columns
 from pipeline.sharding.format.index import SampleIndex
-from pipeline.sharding.format.joined_columns import JoinedColumns, Keep
+from pipeline.sharding.format.joined_columns import JoinedColumns, Keep, open_columns
 from pipeline.training.starting_weights import StartingWeights
 
 WEIGHTS_INPUTS = ("image-weights", "text-weights")

@@ -17,9 +17,8 @@ from pipeline.distillation.task import Distillation, StudentEvaluation
 from pipeline.distillation.teacher import FrozenTeacher, Teacher, open_teacher
 from pipeline.errors import InputError
 from pipeline.exported_model import ExportedModel
-from pipeline.sharding.format.column_options import open_columns
 from pipeline.sharding.format.index import SampleIndex
-from pipeline.sharding.format.joined_columns import JoinedColumns
+from pipeline.sharding.format.joined_columns import JoinedColumns, open_columns
 from pipeline.stage import Workspace
 from pipeline.training.classification import ClassifierEvaluation
 from pipeline.training.classifier import build_training_objects, class_weights_of, export, summary

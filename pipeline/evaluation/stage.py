@@ -34,8 +34,8 @@ from pipeline.loading.batch import Batch
 from pipeline.loading.evaluation_batches import evaluation_batches
 from pipeline.loading.reader import SampleReader
 from pipeline.micro_batches import in_micro_batches
-from pipeline.sharding.format.column_options import open_columns
 from pipeline.sharding.format.index import SampleIndex
+from pipeline.sharding.format.joined_columns import open_columns
 from pipeline.stage import Workspace
 
 _TEXTS_AT_ONCE = 256

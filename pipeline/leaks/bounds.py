@@ -18,7 +18,7 @@ from pipeline.artifacts import Artifact
 from pipeline.config import Config, unkeyed
 from pipeline.counted import counted
 from pipeline.errors import WorkError
-from pipeline.leaks.search import KINDS
+from pipeline.leaks.kinds import KINDS
 
 SHEET, LISTING = "leaks.png", "leaks.parquet"
 _KIND_PHRASES = {

@@ -9,7 +9,8 @@ import numpy as np
 import pyarrow as pa
 
 from pipeline.artifacts import Artifact
-from pipeline.leaks.search import KINDS, DataSet, Kind, Match, SearchResult
+from pipeline.leaks.kinds import KINDS, Kind
+from pipeline.leaks.search import DataSet, Match, SearchResult
 from pipeline.leaks.signature import State
 from pipeline.sharding.format.index import SPLITS
 from pipeline.sharding.format.item_names import item_names

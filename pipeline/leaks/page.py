@@ -9,7 +9,7 @@ from pipeline.counted import counted
 from pipeline.html.markdown import code, table, text
 from pipeline.leaks.bounds import LeakCheckConfig, split_name
 from pipeline.leaks.findings import Pair, SplitFinding
-from pipeline.leaks.search import KINDS
+from pipeline.leaks.kinds import KINDS
 from pipeline.leaks.signature_cache import Unreadable
 
 _MAX_PAIRS = 50

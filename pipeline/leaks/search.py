@@ -9,11 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from enum import IntEnum
 
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.leaks.kinds import Kind
 from pipeline.leaks.signature import State, difference
 from pipeline.leaks.signature_cache import Signatures
 from pipeline.sharding.format.index import SampleIndex
@@ -21,17 +21,6 @@ from pipeline.sharding.format.perceptual import pairs_between
 
 # Number of new pairs of pictures after which all but the best of each evaluation picture are dropped.
 _PRUNE_AT = 1 << 21
-
-
-class Kind(IntEnum):
-    """How an evaluation image was found in the training data, the worst first."""
-
-    EXACT = 0  # the same bytes
-    PIXELS = 1  # the same pixels in other bytes: losslessly re-encoded
-    NEAR = 2  # it looks the same
-
-
-KINDS = tuple(kind.name.lower() for kind in Kind)
 
 
 @dataclass(frozen=True, eq=False)

@@ -13,7 +13,7 @@ from PIL import Image, ImageDraw
 
 from pipeline.counted import counted
 from pipeline.leaks.findings import ImageRef, Pair
-from pipeline.leaks.search import Kind
+from pipeline.leaks.kinds import Kind
 from pipeline.sharding.card.sheet_style import (
     COLOURS,
     FAINT,

@@ -16,8 +16,9 @@ from pipeline.errors import InputError, TutelageError
 from pipeline.json_file import write_json
 from pipeline.leaks.bounds import LISTING, SHEET, LeakCheckConfig
 from pipeline.leaks.findings import ImageRef, pair_table, ranked_pairs, split_findings, with_names
+from pipeline.leaks.kinds import KINDS
 from pipeline.leaks.page import counts_line, findings_json, markdown
-from pipeline.leaks.search import KINDS, DataSet, SearchResult, find_leaks
+from pipeline.leaks.search import DataSet, SearchResult, find_leaks
 from pipeline.leaks.sheet import leak_sheet
 from pipeline.leaks.signature_cache import gather_signatures
 from pipeline.loading.reader import SampleReader

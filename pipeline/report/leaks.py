@@ -7,8 +7,8 @@ from typing import Any
 
 from pipeline.html.markup import Child, Markup, join, table, tag
 from pipeline.leaks.bounds import SHEET, split_name
+from pipeline.leaks.kinds import KINDS
 from pipeline.leaks.page import counts_line
-from pipeline.leaks.search import KINDS
 from pipeline.report.gallery import sheet_of
 from pipeline.report.run_data import RunData
 from pipeline.report.wording import percent

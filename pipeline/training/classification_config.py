@@ -11,8 +11,9 @@ from pipeline.errors import InputError
 from pipeline.loading.loader_config import LoaderConfig
 from pipeline.loading.policies.mixture import MixtureConfig
 from pipeline.loading.policies.shuffled import ShuffledConfig
-from pipeline.sharding.format.column_options import KeepRanges, keep_field, open_columns
+from pipeline.sharding.format.column_options import KeepRanges, keep_field
 from pipeline.sharding.format.index import SampleIndex
+from pipeline.sharding.format.joined_columns import open_columns
 from pipeline.training.class_weights import ClassWeights, class_weights, class_weights_field
 from pipeline.training.image_model_config import ImageModelConfig
 from pipeline.training.mixing_config import MixingConfig

@@ -15,8 +15,8 @@ from pipeline.loading.evaluation_batches import CachedBatches, evaluation_batche
 from pipeline.loading.loader import build_loader
 from pipeline.loading.policies.mixture import samples_per_epoch
 from pipeline.loading.reader import SampleReader
-from pipeline.sharding.format.column_options import open_columns
 from pipeline.sharding.format.index import SampleIndex
+from pipeline.sharding.format.joined_columns import open_columns
 from pipeline.stage import Workspace
 from pipeline.training.class_weights import class_weights
 from pipeline.training.classification import ClassifierEvaluation

@@ -11,8 +11,8 @@ from flows.cli.parameters_file import apply_settings, validated_model
 from flows.joined_columns import JoinedInput, ontology_config_for
 from flows.presets import PRESETS
 from flows.stage_task import StageResult
-from pipeline.contrastive.build_ontology import OntologyConfig
 from pipeline.contrastive.config import ContrastiveConfig
+from pipeline.contrastive.ontology_config import OntologyConfig
 from pipeline.errors import InputError
 from pipeline.sharding.format.column_options import reads_columns
 

@@ -3,17 +3,11 @@
 from __future__ import annotations
 
 from math import isfinite
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 from pydantic import AfterValidator, Field
 
 from pipeline.config import Config
-from pipeline.errors import InputError
-from pipeline.sharding.format.index import SampleIndex
-from pipeline.sharding.format.joined_columns import JoinedColumns, Keep
-
-if TYPE_CHECKING:
-    from pipeline.artifacts import Artifact
 
 
 def _valid_ranges(keep: dict[str, tuple[float | None, float | None]]) -> dict[str, tuple[float | None, float | None]]:
@@ -57,21 +51,3 @@ def reads_user_columns(config: Config) -> bool:
 def reads_teacher_outputs(config: Config) -> bool:
     """Whether a stage with this config needs a column with a teacher's outputs."""
     return getattr(getattr(config, "distillation", None), "teacher_column", None) is not None
-
-
-def open_columns(
-    artifact: Artifact | None, index: SampleIndex, *, keep: Keep | None = None, captions_from: str | None = None
-) -> tuple[SampleIndex, JoinedColumns | None]:
-    """The index with the requested captions, and the joined columns or None.
-
-    Raises:
-        InputError: a requested column is missing or has the wrong type.
-    """
-    if artifact is None:
-        if keep or captions_from is not None:
-            option = f"keep: {', '.join(keep)}" if keep else f"captions_from: {captions_from}"
-            raise InputError(f"{option}: no columns were joined to the shards; name the table as columns.source")
-        return index, None
-    columns = JoinedColumns.open(artifact, index)
-    columns.in_ranges(keep or {}, 0, 0)  # Selects from no samples, only to check the columns of `keep`.
-    return (index if captions_from is None else index.with_captions(columns.texts(captions_from))), columns

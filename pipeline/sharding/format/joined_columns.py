@@ -215,3 +215,21 @@ class JoinedColumns:
             return view
         flat: NDArray[Any] = column.flatten().to_numpy(zero_copy_only=True)
         return flat.reshape(-1, summary.kind.length)
+
+
+def open_columns(
+    artifact: Artifact | None, index: SampleIndex, *, keep: Keep | None = None, captions_from: str | None = None
+) -> tuple[SampleIndex, JoinedColumns | None]:
+    """The index with the requested captions, and the joined columns or None.
+
+    Raises:
+        InputError: a requested column is missing or has the wrong type.
+    """
+    if artifact is None:
+        if keep or captions_from is not None:
+            option = f"keep: {', '.join(keep)}" if keep else f"captions_from: {captions_from}"
+            raise InputError(f"{option}: no columns were joined to the shards; name the table as columns.source")
+        return index, None
+    columns = JoinedColumns.open(artifact, index)
+    columns.in_ranges(keep or {}, 0, 0)  # Selects from no samples, only to check the columns of `keep`.
+    return (index if captions_from is None else index.with_captions(columns.texts(captions_from))), columns

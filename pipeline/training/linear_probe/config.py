@@ -12,8 +12,9 @@ from pipeline.artifacts import Artifact
 from pipeline.config import Config, unkeyed
 from pipeline.counted import counted
 from pipeline.errors import InputError
-from pipeline.sharding.format.column_options import KeepRanges, keep_field, open_columns
+from pipeline.sharding.format.column_options import KeepRanges, keep_field
 from pipeline.sharding.format.index import SampleIndex
+from pipeline.sharding.format.joined_columns import open_columns
 from pipeline.training.classification_config import ClassificationConfig
 from pipeline.training.image_model_config import ImageModelConfig
 from pipeline.training.rows import labelled_rows, training_rows

@@ -11,9 +11,10 @@ import torch
 
 from pipeline.artifacts import Artifact, ArtifactStore
 from pipeline.config import parse_config
-from pipeline.contrastive.build_ontology import BuildOntology, OntologyConfig
+from pipeline.contrastive.build_ontology import BuildOntology
 from pipeline.contrastive.config import ContrastiveConfig
 from pipeline.contrastive.inputs import Inputs
+from pipeline.contrastive.ontology_config import OntologyConfig
 from pipeline.contrastive.stage import PretrainClip
 from pipeline.contrastive.task import ContrastiveTask
 from pipeline.errors import InputError

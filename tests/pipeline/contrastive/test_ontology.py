@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from pipeline.artifacts import ArtifactStore
-from pipeline.contrastive.build_ontology import BuildOntology, OntologyConfig, build
+from pipeline.contrastive.build_ontology import BuildOntology, build
 from pipeline.contrastive.ontology import Ontology, build_nodes, sort_depth_first
+from pipeline.contrastive.ontology_config import OntologyConfig
 from pipeline.errors import InputError
 from pipeline.sharding.format.index import SampleRow, TaxonomyNode
 from pipeline.stage import run_stage

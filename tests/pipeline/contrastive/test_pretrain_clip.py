@@ -13,11 +13,12 @@ import torch
 from model_defs.clip import CLIP
 from pipeline.artifacts import Artifact, ArtifactStore
 from pipeline.config import parse_config
-from pipeline.contrastive.build_ontology import BuildOntology, OntologyConfig
+from pipeline.contrastive.build_ontology import BuildOntology
 from pipeline.contrastive.config import ContrastiveConfig
 from pipeline.contrastive.dual_encoder import build_model
 from pipeline.contrastive.inputs import Inputs
 from pipeline.contrastive.ontology import Ontology
+from pipeline.contrastive.ontology_config import OntologyConfig
 from pipeline.contrastive.recipe import ContrastiveRecipe
 from pipeline.contrastive.stage import PretrainClip
 from pipeline.contrastive.task import ContrastiveTask

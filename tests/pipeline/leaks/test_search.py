@@ -9,7 +9,8 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.leaks.search import DataSet, Kind, Match, find_leaks
+from pipeline.leaks.kinds import Kind
+from pipeline.leaks.search import DataSet, Match, find_leaks
 from pipeline.leaks.signature import SIGNATURE, State, difference
 from pipeline.leaks.signature_cache import Signatures
 
