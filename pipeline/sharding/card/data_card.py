@@ -179,15 +179,21 @@ def spread(values: Any) -> dict[str, int]:
     return {"min": int(values.min()), "median": int(np.median(values)), "max": int(values.max())}
 
 
+def groups_phrase(card: Mapping[str, Any]) -> str:
+    """The number of content groups, for a sentence; empty if each image is a group of its own."""
+    if card["content_groups"] == card["samples"]:
+        return ""
+    return f" in {counted(card['content_groups'], 'content group')} (images of the same content)"
+
+
 def markdown(card: dict[str, Any]) -> str:
     """The card as Markdown."""
     splits, sizes = card["splits"], card["image_sizes"]
     lines = [
         f"# {text(card['title'])}",
         "",
-        f"{counted(card['samples'], 'image')} ({card['image_bytes'] / 1e6:.1f} MB) of "
-        f"{counted(card['content_groups'], 'content group')}, with {counted(card['labels'], 'label')} "
-        f"and {counted(card['captions'], 'caption')}: "
+        f"{counted(card['samples'], 'image')} ({card['image_bytes'] / 1e6:.1f} MB){groups_phrase(card)}, with "
+        f"{counted(card['labels'], 'label')} and {counted(card['captions'], 'caption')}: "
         + ", ".join(f"{count:,} {split}" for split, count in splits.items())
         + ".",
         "",

@@ -21,7 +21,7 @@ def split_size_notes(columns: PlanColumns, splits: NDArray[np.int8], config: Spl
     """One sentence for each split drawn by the hash that exceeds its share by more than a quarter.
 
     The reason is the one image of each class that a split must have, or, if that explains less than half of the excess,
-    chance: few content groups.
+    chance: few images or content groups.
 
     Args:
         splits: [samples] index into `SPLITS`, or DROPPED.
@@ -42,8 +42,9 @@ def split_size_notes(columns: PlanColumns, splits: NDArray[np.int8], config: Spl
             classes = np.unique(labels[(labels >= 0) & (splits[drawn] == number)])
             reason = f"each of {counted(len(classes), 'class', 'classes')} has at least one"
         else:
-            unit = columns.hash_high if config.rule == "image" else columns.group_hash
-            reason = f"by chance, in the draw of {counted(len(np.unique(unit[drawn])), 'content group')}"
+            groups = total if config.rule == "image" else len(np.unique(columns.group_hash[drawn]))
+            units = counted(total, "image") if groups == total else f"{counted(groups, 'group')} of the same content"
+            reason = f"by chance, in the draw of {units}"
         yield (
             f"{split} has {count:,} of {counted(total, 'image')} ({count / total:.0%}), more than the "
             f"{100 * share:g}% asked for: {reason}"

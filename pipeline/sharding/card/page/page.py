@@ -13,7 +13,7 @@ from pipeline.config import Config
 from pipeline.counted import counted
 from pipeline.html.document import document, number_card
 from pipeline.html.markup import Markup, tag
-from pipeline.sharding.card.data_card import rare_classes_text, unlabelled_count
+from pipeline.sharding.card.data_card import groups_phrase, rare_classes_text, unlabelled_count
 from pipeline.sharding.card.page.classes import ClassPictures, balance_section, share_bar, split_legend, splits_section
 from pipeline.sharding.card.page.gallery import Gallery
 from pipeline.sharding.card.page.images_and_captions import CaptionExamples, images_section, in_bytes
@@ -87,8 +87,8 @@ def _lead(card: Mapping[str, Any]) -> str:
     families = len(card["per_source"])  # one entry per family
     by = f", in {families} families" if families > 1 else ""
     text = (
-        f"{counted(card['samples'], 'image')} of {counted(card['content_groups'], 'content group')}{by}, "
-        f"with {counted(card['labels'], 'label')} and {counted(card['captions'], 'caption')}."
+        f"{counted(card['samples'], 'image')}{groups_phrase(card)}{by}, with {counted(card['labels'], 'label')} "
+        f"and {counted(card['captions'], 'caption')}."
     )
     delta = card.get("delta")
     if delta is None:

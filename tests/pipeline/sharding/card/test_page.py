@@ -15,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.artifacts import Artifact, ArtifactStore
+from pipeline.sharding.card.data_card import groups_phrase
 from pipeline.sharding.card.page.charts import curve, histogram_bins
 from pipeline.sharding.card.page.classes import ClassPictures, balance_section
 from pipeline.sharding.card.page.gallery import Gallery, by_hash, rows_by_label
@@ -136,6 +137,11 @@ def test_the_page_tells_what_the_counts_tell(shard: Shard, photos: dict[str, Any
     assert "3 times" in page.words("duplicates")
     assert "images.max_side 64" in page.words("options")
     assert re.search(r"Stored unchanged, except those that were re-encoded: \d+ scaled", page.words("images"))
+
+
+def test_groups_are_told_where_they_are_not_single_images() -> None:
+    assert groups_phrase({"samples": 12, "content_groups": 12}) == ""
+    assert groups_phrase({"samples": 12, "content_groups": 3}) == " in 3 content groups (images of the same content)"
 
 
 def test_dropped_duplicates_are_told_with_the_one_that_stayed(shard: Shard, tmp_path: Path, picture: Picture) -> None:

@@ -56,7 +56,7 @@ def test_chance_is_the_reason_in_a_small_data_set(notes: Notes) -> None:
     assert [] in found
     (note,) = next(one for one in found if one)
     assert note.startswith("test has T of 20 images (")
-    assert note.endswith("more than the 20% asked for: by chance, in the draw of 20 content groups")
+    assert note.endswith("more than the 20% asked for: by chance, in the draw of 20 images")
 
 
 def test_nothing_is_said_of_shares_that_are_met_or_that_the_data_set_determines(notes: Notes) -> None:
