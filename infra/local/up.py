@@ -224,6 +224,7 @@ def up(folder: Path, *, pool: str, ports: Ports | None = None, say: Callable[[st
     stack = Stack(folder, ports or Ports(), pool, say)
     with _interrupt_on_sigterm():
         try:
+            say("starting the servers, in about a minute ...")
             stack.start()
             say(f"\nPrefect UI:      {stack.environment['PREFECT_API_URL'].removesuffix('/api')}")
             # Without the query, MLflow opens its view for GenAI.
@@ -233,7 +234,7 @@ def up(folder: Path, *, pool: str, ports: Ports | None = None, say: Callable[[st
             say("Ctrl-C stops all servers; their data stay.")
             stack.watch()
         finally:
-            say("stopping ...")
+            say("stopping; a training writes its checkpoint first ...")
             stack.stop()
 
 

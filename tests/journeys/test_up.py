@@ -126,7 +126,7 @@ def stack() -> Iterator[Stack]:
         while not (said and said[-1].startswith("Ctrl-C")):
             said.append(process.stdout.readline())
             assert said[-1], f"{''.join(said)}\n{process.communicate()[1]}"
-        assert said[0].startswith("SeaweedFS  "), "the README's install brings no S3 server"
+        assert said[1].startswith("SeaweedFS  "), "the README's install brings no S3 server"
         exports = (folder / "up" / "environment.sh").read_text().splitlines()
         environment = dict(word.split("=", 1) for line in exports for word in shlex.split(line)[1:])
         stack = Stack(programs, environment, folder / "clone" / "photos")
