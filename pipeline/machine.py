@@ -17,6 +17,16 @@ def usable_cores() -> float:
         return usable
 
 
+def whole_cores() -> int:
+    """Number of CPU cores, rounded down, at least 1: for counts of threads and of Ray's CPUs."""
+    return max(1, int(usable_cores()))
+
+
+def default_threads() -> int:
+    """Number of threads or concurrent tasks by default: one per core, at most 8."""
+    return min(8, whole_cores())
+
+
 def memory_bytes() -> int:
     """Total memory in bytes, including memory in use."""
     total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
@@ -17,6 +16,7 @@ from flows.cli.progress_line import progress_line
 from flows.preflight import open_store
 from pipeline.counted import counted
 from pipeline.errors import InputError, UnknownNameError
+from pipeline.machine import default_threads
 from pipeline.printable import printable
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ def evaluate(model_uri: str, data: str, *, split: str | None, leave_out_unknown:
             {
                 "split": chosen,
                 "unknown_labels": "leave_out" if leave_out_unknown else "refuse",
-                "threads": min(8, os.cpu_count() or 1),
+                "threads": default_threads(),
             }
         )
         progress(note="evaluating")

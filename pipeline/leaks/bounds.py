@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from collections.abc import Mapping
 from typing import Any
 
@@ -19,6 +18,7 @@ from pipeline.config import Config, unkeyed
 from pipeline.counted import counted
 from pipeline.errors import WorkError
 from pipeline.leaks.kinds import KINDS
+from pipeline.machine import default_threads
 
 SHEET, LISTING = "leaks.png", "leaks.parquet"
 _KIND_PHRASES = {
@@ -152,7 +152,7 @@ class LeakCheckConfig(LeakBounds):
         40, ge=0, le=400, description="Maximum number of image pairs shown on the sheet leaks.png, the closest first."
     )
     threads: int = unkeyed(
-        min(8, os.cpu_count() or 1),
+        default_threads(),
         ge=1,
         le=256,
         description="Number of threads that read and decode images, one CPU core each.",

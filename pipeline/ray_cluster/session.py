@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from pipeline.errors import WorkError
+from pipeline.machine import whole_cores
 from pipeline.ray_cluster.address import authentication, check_cluster, cluster_address, on_loopback_only
 from pipeline.ray_cluster.folder import NodeFolder
 
@@ -176,7 +177,7 @@ class Session:
             ray.init(
                 address="local",
                 include_dashboard=False,
-                num_cpus=os.cpu_count(),
+                num_cpus=whole_cores(),
                 object_store_memory=_OBJECT_STORE_BYTES,
                 log_to_driver=False,
                 logging_level=logging.ERROR,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Self
 
@@ -11,6 +10,7 @@ from pydantic import Field
 from pipeline.artifacts import ArtifactStore
 from pipeline.config import Config, added, unkeyed
 from pipeline.errors import InputError, UnknownNameError
+from pipeline.machine import default_threads
 from pipeline.sharding.sources.catalogue import SourceConfigs
 from pipeline.sharding.sources.demo.emoji import EmojiConfig
 from pipeline.sharding.sources.webdataset_tars import WebdatasetConfig
@@ -63,7 +63,7 @@ class ShardingConfig(Config):
         description="Where the work runs. threads: in this process; ray: as tasks on the Ray cluster of RAY_ADDRESS.",
     )
     writers: int = unkeyed(
-        min(8, os.cpu_count() or 1),
+        default_threads(),
         ge=1,
         le=4096,
         description="Number of concurrent read or write tasks, one CPU core each.",

@@ -28,6 +28,7 @@ from pipeline.config import Config, unkeyed
 from pipeline.counter_rng import text_hash
 from pipeline.errors import DamagedError, InputError
 from pipeline.json_file import write_json
+from pipeline.machine import default_threads
 from pipeline.sharding.card.data_card import markdown
 from pipeline.sharding.card.headline import shards_headline
 from pipeline.sharding.deltas.delta_base import RECIPE_FILE, STAGES, read_recipe
@@ -66,7 +67,7 @@ class CompactConfig(Config):
         description="Maximum size of a shard (one tar) in MB (10^6 bytes). null: as in the delta.",
     )
     writers: int = unkeyed(
-        min(8, os.cpu_count() or 1), ge=1, le=4096, description="Number of shards that are written concurrently."
+        default_threads(), ge=1, le=4096, description="Number of shards that are written concurrently."
     )
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
 import threading
 import time
 import traceback
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.counted import counted
 from pipeline.errors import InputError, TutelageError, WorkError
+from pipeline.machine import whole_cores
 from pipeline.ray_cluster.address import check_cluster, cluster_address
 from pipeline.ray_cluster.folder import parent_folder
 from pipeline.ray_cluster.session import Session, last_line, shutdown, start
@@ -101,7 +101,7 @@ def machines() -> list[dict[str, float]]:
     if cluster_address() is not None:
         return check_cluster()
     parent_folder()  # Raises InputError if there is no folder for Ray's sockets.
-    return [{"CPU": float(os.cpu_count() or 1), "GPU": float(_local_gpus())}]
+    return [{"CPU": float(whole_cores()), "GPU": float(_local_gpus())}]
 
 
 def _local_gpus() -> int:

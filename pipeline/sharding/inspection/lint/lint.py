@@ -7,7 +7,6 @@ Memory is bounded: images that wait for a thread, the keys of one tar, and the f
 
 from __future__ import annotations
 
-import os
 from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -15,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipeline.errors import TutelageError
+from pipeline.machine import default_threads
 from pipeline.progress import Progress, silent
 from pipeline.sharding.format.tar_layout import BLOCK
 from pipeline.sharding.inspection.lint import images, texts
@@ -66,7 +66,7 @@ def lint(
     """
     totals = Totals()
     size = sum(shard.file.size for target in targets for shard in target.shards)
-    with ThreadPoolExecutor(threads or min(8, os.cpu_count() or 1), thread_name_prefix="lint") as pool:
+    with ThreadPoolExecutor(threads or default_threads(), thread_name_prefix="lint") as pool:
         for target in targets:
             findings.artifact = target.name if len(targets) > 1 else ""
             companions = Companions(findings.max_stored)
