@@ -30,6 +30,7 @@ from pipeline.loading.decode_pool import DecodePool, PendingImages
 from pipeline.loading.decode_processes import DecodeProcesses
 from pipeline.loading.loader_config import LoaderConfig
 from pipeline.loading.policies.base import SamplingPolicy
+from pipeline.loading.policies.mixture import samples_per_epoch
 from pipeline.loading.progressive import ImageSizeSchedule
 from pipeline.loading.quarantine import DamagedSampleError, Quarantine, substitutes
 from pipeline.loading.reader import SampleReader
@@ -65,7 +66,7 @@ class Loader:
         copies: number of views of each sample in a batch (repeated augmentation, Hoffer 2020). As in DeiT, the
             copies of a sample are global_batch / copies apart, so that neighbours, which mixup blends, are
             different samples.
-        image_size_schedule: the side of the images for each epoch, instead of `image_size`.
+        image_size_schedule: the side of the images by the number of images before a step, instead of `image_size`.
         seed: the run's random seed, which determines the augmentation and the choice of captions.
         rank, world: this worker's number, and the number of workers.
         threads: number of threads that read and decode, in each process.
@@ -178,7 +179,8 @@ class Loader:
         ids = rank_slice(np.tile(batch, self._copies), self._rank, self._world)
         epoch = self.policy.epoch(step)
         views = self._views(epoch, ids, len(batch))
-        pending = pool.submit(ids, self._image_size_schedule(epoch), views)
+        images_before = step * self.policy.global_batch * self._copies
+        pending = pool.submit(ids, self._image_size_schedule(images_before), views)
         return _PlannedBatch(step, epoch, self.policy.version, ids, views, pending)
 
     def _views(self, epoch: int, ids: NDArray[np.int64], distinct: int) -> ViewParameters | None:
@@ -274,7 +276,9 @@ def build_loader(
         channels=channels,
         augment=config.augment,
         copies=config.copies,
-        image_size_schedule=ImageSizeSchedule(image_size, config.smaller_sizes, config.epochs_a_size),
+        image_size_schedule=ImageSizeSchedule(
+            image_size, config.smaller_sizes, config.epochs_a_size * samples_per_epoch(policy, samples)
+        ),
         seed=seed,
         rank=rank,
         world=world,

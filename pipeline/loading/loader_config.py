@@ -28,10 +28,12 @@ class LoaderConfig(Config):
     )
     smaller_sizes: tuple[int, ...] = Field(
         (),
-        description="Progressive resizing: image sizes in pixels for the first epochs, each for `epochs_a_size` "
-        "epochs. []: full size throughout.",
+        description="Progressive resizing: image sizes in pixels for the first epochs of the training, each for "
+        "`epochs_a_size` epochs. []: full size throughout.",
     )
-    epochs_a_size: int = Field(1, description="Number of epochs at each of `smaller_sizes`.", ge=1, le=10_000)
+    epochs_a_size: int = Field(
+        1, description="Number of epochs of the training at each of `smaller_sizes`.", ge=1, le=10_000
+    )
     threads: int = unkeyed(
         2, description="Number of threads that read and decode; more than 8 per process gain little.", ge=1, le=256
     )

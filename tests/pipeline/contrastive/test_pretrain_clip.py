@@ -247,3 +247,34 @@ def test_a_step_does_not_wait_for_the_gpu(drawings_store: ArtifactStore, no_wait
             with torch.autocast("cuda", torch.bfloat16):
                 loss = parts.task.training_step(parts.model, batch).loss
             loss.backward()
+
+
+@pytest.mark.parametrize("copies", [1, 2])
+@pytest.mark.parametrize("kind", ["tonics", "shuffled"])
+def test_the_resolution_follows_the_epochs_of_the_training_and_resumes_at_any_step(
+    drawings_store: ArtifactStore, kind: str, copies: int
+) -> None:
+    """The curriculum counts every step as an epoch of its augmentation, and has a state."""
+    config = changed(
+        policy={**QUICK["policy"], "refresh_every_steps": 7} if kind == "tonics" else {"kind": kind},
+        training={"epochs": 3, "global_batch": 16},
+        loader={"copies": copies, "smaller_sizes": [16, 24], "prefetch": 1},
+    )
+    names = tuple(sorted((name, artifact.name) for name, artifact in inputs_of(drawings_store).items()))
+    recipe = ContrastiveRecipe(config, drawings_store.storage.url, names)
+    objects = recipe.build(torch.device("cpu"), 0, 1)
+    policy, total = objects.loader.policy, config.training.total_steps(objects.epoch_samples)
+    states, batches = [], []
+    while len(batches) < total:
+        if policy.ready_until() == len(batches):
+            policy.refresh(dict.fromkeys(policy.frontier, 1.0))  # type: ignore[attr-defined]
+        stop = min(total, policy.ready_until() or total)
+        for batch in objects.loader.batches(len(batches), stop):
+            states.append(policy.state())
+            batches.append(batch)
+    epochs = [step * 16 // objects.epoch_samples for step in range(total)]
+    assert [batch.images.shape[-1] for batch in batches] == [(16, 24, 32)[epoch] for epoch in epochs]
+    resumed = recipe.build(torch.device("cpu"), 0, 1).loader
+    for step, (state, batch) in enumerate(zip(states, batches, strict=True)):
+        resumed.policy.load_state(state)
+        assert torch.equal(next(resumed.batches(step, step + 1)).images, batch.images)

@@ -101,7 +101,7 @@ def test_processes_wait_for_the_next_batches_unless_some_are_left_and_a_lost_one
 
 
 def test_batches_of_any_size_are_those_of_threads_and_nobody_need_close_their_loader(shards: Any) -> None:
-    changed = {"augment": ONLY_CROPS, "copies": 2, "image_size_schedule": ImageSizeSchedule(16, (32, 24))}
+    changed = {"augment": ONLY_CROPS, "copies": 2, "image_size_schedule": ImageSizeSchedule(16, (32, 24), 5 * 28)}
     loader = loader_of(shards, processes=2, threads=1, **changed)
     assert_same(loader.batches(2, 11), loader_of(shards, **changed).batches(2, 11))
     processes = processes_of(loader)

@@ -19,6 +19,8 @@ from sklearn.datasets import load_digits
 
 from pipeline.artifacts import Artifact, ArtifactStore
 from pipeline.sharding.format.index import SampleRow, content_hash
+from pipeline.sharding.mixture.stage import MixDatasets, MixDatasetsConfig
+from pipeline.stage import run_stage
 from pipeline.training.classification_config import ClassificationConfig
 from pipeline.training.worker import CheckpointLocation
 from tests.small_shards import SmallShards, index_of
@@ -207,3 +209,30 @@ def other_store(tmp_path: Path) -> ArtifactStore:
     other = ArtifactStore.open(str(tmp_path / "other"))
     write_digits(other)
     return other
+
+
+def write_bars(store: ArtifactStore) -> Artifact:
+    """40 pictures of 20 pixels with a bright row (label "1", as a digit is called) or a bright column (label "bar")."""
+    folder, rows = store.local / "bars", []
+    with SmallShards(folder, samples_per_shard=15) as tar:
+        for number in range(40):
+            split, label = int(number >= 30), number % 2
+            pixels = np.random.default_rng(number).integers(0, 60, (20, 20), dtype=np.uint8)
+            pixels[(number // 2 % 20, slice(None)) if label else (slice(None), number // 2 % 20)] = 250
+            buffer = io.BytesIO()
+            Image.fromarray(pixels).save(buffer, "PNG")
+            member = tar.add(("train", "val")[split], f"bar{number}", [("png", buffer.getvalue())])
+            rows.append(
+                SampleRow(
+                    f"bar{number}", member.shard, member.offset, member.length, label, (), 20, 20,
+                    content_hash(buffer.getvalue()), split, number, -1, "drawn",
+                )
+            )  # fmt: skip
+    index_of(rows, shard_names=tar.shard_names, label_names=["bar", "1"]).write(folder)
+    return store.commit("shard-dataset", "ba45", folder, config={}, inputs={}, summary={}, seconds=0, origin={})
+
+
+@pytest.fixture
+def both(store: ArtifactStore, digits: Artifact) -> Artifact:
+    """The mixture of the digits and the bars, in `store`."""
+    return run_stage(MixDatasets(), MixDatasetsConfig(), {"digits": digits, "bars": write_bars(store)}, store=store)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 from collections.abc import Callable
 from typing import Any
@@ -10,7 +9,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 from pipeline.artifacts import Artifact, ArtifactStore
 from pipeline.errors import InputError
@@ -18,8 +16,7 @@ from pipeline.evaluation.config import EvaluationConfig
 from pipeline.evaluation.stage import EvaluateModel
 from pipeline.exported_model import ExportedModel
 from pipeline.loading.batch import Batch
-from pipeline.sharding.format.index import SampleIndex, SampleRow, content_hash
-from pipeline.sharding.mixture.stage import MixDatasets, MixDatasetsConfig
+from pipeline.sharding.format.index import SampleIndex
 from pipeline.stage import run_stage
 from pipeline.training.classification import Classification
 from pipeline.training.classification_config import ClassificationConfig
@@ -28,36 +25,9 @@ from pipeline.training.reporter import NullReporter
 from pipeline.training.stage import ClassificationRecipe, TrainTeacher
 from pipeline.training.task import StepOutput
 from pipeline.training.worker import CheckpointLocation, train_recipe
-from tests.small_shards import SmallShards, index_of
 
 BuildConfig = Callable[..., ClassificationConfig]
 BARS = {"kind": "mixture", "weights": {"digits": 3, "bars": 1}}
-
-
-def write_bars(store: ArtifactStore) -> Artifact:
-    """40 pictures of 20 pixels with a bright row (label "1", as a digit is called) or a bright column (label "bar")."""
-    folder, rows = store.local / "bars", []
-    with SmallShards(folder, samples_per_shard=15) as tar:
-        for number in range(40):
-            split, label = int(number >= 30), number % 2
-            pixels = np.random.default_rng(number).integers(0, 60, (20, 20), dtype=np.uint8)
-            pixels[(number // 2 % 20, slice(None)) if label else (slice(None), number // 2 % 20)] = 250
-            buffer = io.BytesIO()
-            Image.fromarray(pixels).save(buffer, "PNG")
-            member = tar.add(("train", "val")[split], f"bar{number}", [("png", buffer.getvalue())])
-            rows.append(
-                SampleRow(
-                    f"bar{number}", member.shard, member.offset, member.length, label, (), 20, 20,
-                    content_hash(buffer.getvalue()), split, number, -1, "drawn",
-                )
-            )  # fmt: skip
-    index_of(rows, shard_names=tar.shard_names, label_names=["bar", "1"]).write(folder)
-    return store.commit("shard-dataset", "ba45", folder, config={}, inputs={}, summary={}, seconds=0, origin={})
-
-
-@pytest.fixture
-def both(store: ArtifactStore, digits: Artifact) -> Artifact:
-    return run_stage(MixDatasets(), MixDatasetsConfig(), {"digits": digits, "bars": write_bars(store)}, store=store)
 
 
 def test_every_batch_has_its_quota_and_the_model_knows_all_labels(
