@@ -10,7 +10,7 @@ A step, with n samples in a micro-batch of this rank, G samples in the global ba
         backward(loss * n * W / G)                              summed here, averaged over ranks: the mean over G
     clip the gradient; raise an error if it is not finite
     optimizer.step() at learning_rate(step);  average.update()
-    step += 1;  log, evaluate, checkpoint when due;  stop if `patience` evaluations brought no gain
+    step += 1;  log, evaluate, start a checkpoint when due;  stop if `patience` evaluations brought no gain
 
 With early stopping, the first evaluation is that of the initial weights, as step 0.
 
@@ -36,6 +36,7 @@ from pipeline.errors import InputError, WorkError
 from pipeline.loading.batch import Batch
 from pipeline.training.batching import split
 from pipeline.training.checkpoint import Checkpoint, Checkpoints
+from pipeline.training.checkpoint_writer import CheckpointWriter
 from pipeline.training.damage import exchange_damaged
 from pipeline.training.early_stopping import EarlyStopping
 from pipeline.training.ema import WeightAverage
@@ -121,6 +122,7 @@ def fit(
         _check_same_step(state.step, device)
     wrapped = _wrap_in_ddp(model, device) if world > 1 else model
     evaluated_model = average.module if average is not None else model
+    writer = CheckpointWriter(checkpoints) if checkpoints is not None and is_rank_0 else None
     saved_at, reported_at = time.monotonic(), 0.0
 
     def record(numbers: dict[str, float]) -> None:
@@ -141,7 +143,7 @@ def fit(
         limit = loader.policy.ready_until()
         stop = total if limit is None else min(total, limit)
         set_training_mode(model, freeze_batch_norm=freeze_batch_norm)
-        with _closing(loader.batches(state.step, stop)) as batches:
+        with _closing(loader.batches(state.step, stop)) as batches, writer.ended() if writer else nullcontext():
             meter.start_step()
             for batch in batches:
                 meter.batch_received()
@@ -175,10 +177,14 @@ def fit(
                 if finished and not log_due:
                     # Stopped early between two log entries. All ranks stop at the same step: their metrics are equal.
                     record({**meter.drain(), "lr": lr, **exchange_damaged(loader.quarantine, world, device)})
+                if writer is not None:
+                    writer.check()
                 due = reporter.checkpoint_requested() or stop_requested or finished
                 if due or _checkpoint_due(training, state.step, time.monotonic() - saved_at):
-                    if checkpoints is not None and is_rank_0:
-                        checkpoints.save(state.checkpoint())
+                    if writer is not None:
+                        writer.start(state.checkpoint())
+                        if stop_requested or finished:
+                            writer.wait()
                     saved_at = time.monotonic()
                 if finished:
                     break

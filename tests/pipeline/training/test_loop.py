@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+import errno
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -145,6 +147,59 @@ def test_a_stopped_run_goes_on_to_the_same_bits(
     keep = ("step", "train/loss", "curriculum/version")
     histories = [[{k: row[k] for k in keep if k in row} for row in run.metric_rows] for run in (resumed, straight)]
     assert [row["step"] for row in histories[0]] == [row["step"] for row in histories[1]]
+
+
+class UploadsWait(LocalStorage):
+    """Stores a file when it may; after `full`, the disk is full."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        self.may_write = threading.Event()
+        self.full = False
+
+    def upload(self, local: Path, path: str) -> None:
+        assert self.may_write.wait(30), "the training waits for its checkpoint"
+        if self.full:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        super().upload(local, path)
+
+
+class AtStep(NullReporter):
+    """Calls a function at the end of a step."""
+
+    def __init__(self, step: int, then: Callable[[], None]) -> None:
+        self.left = step
+        self.then = then
+
+    def stop_requested(self) -> bool:
+        self.left -= 1
+        if self.left == 0:
+            self.then()
+        return False
+
+
+def test_steps_go_on_while_a_checkpoint_is_written(tmp_path: Path) -> None:
+    storage = UploadsWait(tmp_path)
+    checkpoints = Checkpoints(storage, "here")
+    training = config(checkpoint_every_steps=15)
+    train(training, checkpoints=checkpoints, reporter=AtStep(19, storage.may_write.set))
+    (tmp_path / "here/step-000000020.json").unlink()  # the end; what a kill at step 19 leaves
+    resumed = train(training, checkpoints=checkpoints)
+    assert same_bits(resumed.model, train(training).model)
+
+
+def test_a_disk_that_fills_during_a_checkpoint_ends_the_run_and_keeps_the_one_before(tmp_path: Path) -> None:
+    storage = UploadsWait(tmp_path)
+    storage.may_write.set()
+    checkpoints = Checkpoints(storage, "here")
+    training = config(checkpoint_every_steps=5)
+    with pytest.raises(OSError, match="No space left"):
+        train(training, checkpoints=checkpoints, reporter=AtStep(7, lambda: setattr(storage, "full", True)))
+    last = checkpoints.newest()
+    assert last is not None
+    assert last.step == 5
+    storage.full = False
+    assert same_bits(train(training, checkpoints=checkpoints).model, train(training).model)
 
 
 @pytest.mark.parametrize("accumulation", [2, 3, 10, 64])

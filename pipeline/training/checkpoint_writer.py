@@ -1,0 +1,85 @@
+"""CheckpointWriter: writes checkpoints in a thread, while the training goes on.
+
+    start(checkpoint)    wait for the previous write -> copy the tensors to host memory -> write the copy in a thread
+    wait()               the started checkpoint is in the storage, or its error is raised
+
+A step waits only for the copy, unless writing takes longer than the interval between checkpoints. Host memory holds one
+copy at a time.
+"""
+
+from __future__ import annotations
+
+import copy
+import logging
+from collections.abc import Iterator
+from concurrent.futures import Future
+from contextlib import contextmanager
+from threading import Thread
+from typing import Any
+
+from torch import Tensor
+
+from pipeline.training.checkpoint import Checkpoint, Checkpoints
+
+_log = logging.getLogger("tutelage.training")
+
+
+class CheckpointWriter:
+    """Writes one checkpoint at a time. An error of a write is raised by the next call of `start`, `check` or `wait`."""
+
+    def __init__(self, checkpoints: Checkpoints) -> None:
+        self._checkpoints = checkpoints
+        self._write: Future[None] | None = None
+
+    def start(self, checkpoint: Checkpoint) -> None:
+        """Starts to write a checkpoint, as it is now: its tensors may change as soon as this returns."""
+        self.wait()
+        copied = Checkpoint(checkpoint.step, _on_host(checkpoint.tensors, {}), copy.deepcopy(checkpoint.notes))
+        self._write = Future()
+        # Not of a pool: the process may exit while a write hangs, e.g. in a storage that does not answer.
+        Thread(target=self._save, args=(copied, self._write), name="checkpoint", daemon=True).start()
+
+    def check(self) -> None:
+        """Raises the error of a write that has failed; does not wait."""
+        if self._write is not None and self._write.done():
+            self.wait()
+
+    def wait(self) -> None:
+        """Waits until the started checkpoint, if any, is written."""
+        write, self._write = self._write, None
+        if write is not None:
+            write.result()
+
+    @contextmanager
+    def ended(self) -> Iterator[None]:
+        """On an error within this context the started checkpoint is still written; an error of that is only logged."""
+        try:
+            yield
+        except Exception:
+            try:
+                self.wait()
+            except Exception:
+                _log.warning("the last checkpoint was not written", exc_info=True)
+            raise
+
+    def _save(self, checkpoint: Checkpoint, write: Future[None]) -> None:
+        try:
+            self._checkpoints.save(checkpoint)
+        except BaseException as error:
+            write.set_exception(error)
+        else:
+            write.set_result(None)
+
+
+def _on_host(value: Any, copies: dict[tuple[Any, ...], Tensor]) -> Any:
+    """A copy in host memory, in which tensors that are the same remain the same."""
+    if isinstance(value, Tensor):
+        same = (value.untyped_storage().data_ptr(), value.storage_offset(), value.shape, value.stride(), value.dtype)
+        if same not in copies:
+            copies[same] = value.detach().to("cpu", copy=True)
+        return copies[same]
+    if isinstance(value, dict):
+        return {key: _on_host(entry, copies) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(_on_host(entry, copies) for entry in value)
+    return copy.deepcopy(value)
