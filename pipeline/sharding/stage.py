@@ -23,7 +23,7 @@ from pipeline.artifacts import Artifact, ArtifactStore
 from pipeline.errors import InputError
 from pipeline.json_file import write_json
 from pipeline.sharding.card.contact_sheet import contact_sheet
-from pipeline.sharding.card.data_card import data_card, markdown, rare_card
+from pipeline.sharding.card.data_card import data_card, dropped_duplicates, markdown, rare_card
 from pipeline.sharding.card.headline import shards_headline
 from pipeline.sharding.card.page.page import card_page
 from pipeline.sharding.config import ShardingConfig, downloads_folder
@@ -141,6 +141,7 @@ def _write_card(
         "megabytes": round(size / 1e6, 1),
         "unreadable": len(unreadable),
         "duplicates": result.plan.assignment.equal_sets.copies,
+        **({"dropped_duplicates": dropped} if (dropped := dropped_duplicates(card)) else {}),
         **({"passed_over": card["passed_over"]} if collection.skipped.count else {}),
         "source": source_address(config),
         **({"rare_classes": {**rare, "of": dict(islice(rare["of"].items(), 20))}} if result.rare_classes else {}),

@@ -179,6 +179,11 @@ def spread(values: Any) -> dict[str, int]:
     return {"min": int(values.min()), "median": int(np.median(values)), "max": int(values.max())}
 
 
+def dropped_duplicates(card: Mapping[str, Any]) -> int:
+    """Number of images that were left out because they repeat another one."""
+    return sum(count for name, count in card["duplicates"].items() if name.startswith("dropped"))
+
+
 def groups_phrase(card: Mapping[str, Any]) -> str:
     """The number of content groups, for a sentence; empty if each image is a group of its own."""
     if card["content_groups"] == card["samples"]:

@@ -10,11 +10,13 @@ from pipeline.sharding.format.index import SPLITS
 
 
 def shards_headline(summary: Mapping[str, Any]) -> str:
-    """The headline from shard-dataset's summary: images by split, unreadable and skipped files, a delta's changes."""
+    """The headline from shard-dataset's summary: images by split, files left out, a delta's changes."""
     splits = " + ".join(f"{summary[name]:,} {name}" for name in SPLITS if name in summary)
     is_single = sum(summary.get(name, 0) for name in SPLITS) == 1
     labels = counted(summary.get("labels", 0), "label")
     words = f"{splits} image{'' if is_single else 's'}, {labels}, {summary.get('unreadable', 0)} unreadable"
+    if "dropped_duplicates" in summary:
+        words += f", {counted(summary['dropped_duplicates'], 'duplicate')} removed"
     if "passed_over" in summary:
         words += f", {summary['passed_over']['count']:,} skipped"
     if "new" in summary:

@@ -13,7 +13,7 @@ from pipeline.config import Config
 from pipeline.counted import counted
 from pipeline.html.document import document, number_card
 from pipeline.html.markup import Markup, tag
-from pipeline.sharding.card.data_card import groups_phrase, rare_classes_text, unlabelled_count
+from pipeline.sharding.card.data_card import dropped_duplicates, groups_phrase, rare_classes_text, unlabelled_count
 from pipeline.sharding.card.page.classes import ClassPictures, balance_section, share_bar, split_legend, splits_section
 from pipeline.sharding.card.page.gallery import Gallery
 from pipeline.sharding.card.page.images_and_captions import CaptionExamples, images_section, in_bytes
@@ -101,7 +101,7 @@ def _lead(card: Mapping[str, Any]) -> str:
 
 def _numbers(card: Mapping[str, Any], unreadable: int) -> Markup:
     samples = max(card["samples"], 1)
-    dropped = sum(count for name, count in card["duplicates"].items() if name.startswith("dropped"))
+    dropped = dropped_duplicates(card)
     capped = sum(card["capped"].values())
     without = unlabelled_count(card)
     sizes = card["image_sizes"]

@@ -134,6 +134,8 @@ def test_the_page_tells_what_the_counts_tell(shard: Shard, photos: dict[str, Any
     assert "30.img" in quarantine
     assert "31.img" in quarantine
     assert "images with the same bytes as another image 2" in page.words("duplicates")
+    assert ", 2 unreadable, 1 duplicate removed; note: " in artifact.summary["headline"]
+    assert sum(card["splits"].values()) == 48 - 2 - 1
     assert "3 times" in page.words("duplicates")
     assert "images.max_side 64" in page.words("options")
     assert re.search(r"Stored unchanged, except those that were re-encoded: \d+ scaled", page.words("images"))
