@@ -149,7 +149,7 @@ def fit(
                 meter.batch_received()
                 lr = training.learning_rate(state.step, total)
                 set_learning_rate(optimizer, lr)
-                torch.manual_seed(_step_seed(training.seed, state.step, rank))
+                _seed_torch(_step_seed(training.seed, state.step, rank), device)
                 _backward(task, wrapped, batch.to(device), training, world, meter)
                 meter.add_gradient_norm(state.step, _clip_gradient(model, training.clip_norm))
                 optimizer.step()
@@ -308,6 +308,13 @@ def computes_in_bfloat16(device: torch.device) -> bool:
 def _checkpoint_due(training: TrainingConfig, step: int, seconds_since: float) -> bool:
     every = training.checkpoint_every_steps
     return seconds_since >= training.checkpoint_every_s or (every is not None and step % every == 0)
+
+
+def _seed_torch(seed: int, device: torch.device) -> None:
+    # torch.manual_seed asks each kind of device for its generators, which takes 0.1 to 0.3 ms.
+    torch.default_generator.manual_seed(seed)
+    if device.type == "cuda":
+        torch.cuda.manual_seed(seed)
 
 
 def _step_seed(seed: int, step: int, rank: int) -> int:

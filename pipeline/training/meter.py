@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 
 import torch
@@ -10,6 +11,9 @@ from torch import Tensor
 
 from pipeline.errors import WorkError
 from pipeline.training.task import StepOutput
+
+# A float on a CPU, where each operation on a tensor takes microseconds; elsewhere a tensor, which is read later.
+_Scalar = Tensor | float
 
 
 class Meter:
@@ -27,9 +31,9 @@ class Meter:
         self.seconds = 0.0
         self._device = device
         self._world = world
-        self._sums: dict[str, Tensor] = {}
+        self._sums: dict[str, _Scalar] = {}
         self._samples = 0
-        self._gradient_norm: Tensor | None = None
+        self._gradient_norm: _Scalar | None = None
         self._unchecked: list[tuple[int, Tensor]] = []
         self._step_started_at = time.monotonic()
         self._images = 0
@@ -38,8 +42,8 @@ class Meter:
         self._shown_images = 0
         self._shown_seconds = 0.0
         self._images_total = 0
-        self._last_loss: Tensor | None = None
-        self._step_loss: Tensor | None = None
+        self._last_loss: _Scalar | None = None
+        self._step_loss: _Scalar = 0.0
 
     def start_step(self) -> None:
         """Records that a batch is requested."""
@@ -52,11 +56,10 @@ class Meter:
     def add_output(self, output: StepOutput, samples: int) -> None:
         """Adds the output of the task for one micro-batch of `samples` samples."""
         self._samples += samples
-        self._last_loss = output.loss.detach()
-        self._step_loss = self._last_loss if self._step_loss is None else self._step_loss + self._last_loss
+        self._last_loss = self._scalar(output.loss)
+        self._step_loss = self._step_loss + self._last_loss
         for name, value in {"loss": self._last_loss, **output.metrics}.items():
-            weighted = value.detach().float() * samples
-            self._sums[name] = self._sums[name] + weighted if name in self._sums else weighted
+            self._sums[name] = self._sums.get(name, 0.0) + self._scalar(value) * samples
 
     def add_gradient_norm(self, step: int, norm: Tensor) -> None:
         """Records the gradient norm of a step, which is finite only if every element of the gradient is.
@@ -64,13 +67,12 @@ class Meter:
         Raises:
             WorkError: it is not finite; on a GPU `check_finite` raises this later and still names the step.
         """
-        self._gradient_norm = norm
+        self._gradient_norm, loss, self._step_loss = self._scalar(norm), self._step_loss, 0.0
         # A loss can be infinite and its gradient zero, so both are checked.
-        assert self._step_loss is not None
-        self._unchecked.append((step, torch.isfinite(norm) & torch.isfinite(self._step_loss)))
-        self._step_loss = None
-        if self._device.type == "cpu":
-            self.check_finite()
+        if isinstance(loss, Tensor):
+            self._unchecked.append((step, torch.isfinite(norm) & torch.isfinite(loss)))
+        elif not (math.isfinite(self._gradient_norm) and math.isfinite(loss)):
+            raise _not_finite(step)
 
     def check_finite(self) -> None:
         """Raises WorkError if a loss or a gradient since the last check was not finite."""
@@ -80,10 +82,7 @@ class Meter:
         failed_steps = [step for (step, _), ok in zip(self._unchecked, finite.tolist(), strict=True) if not ok]
         self._unchecked.clear()
         if failed_steps:
-            raise WorkError(
-                f"step {failed_steps[0]}: the loss or its gradient is not a finite number; "
-                "lower the learning rate, clip the gradient (clip_norm) or use precision=float32"
-            )
+            raise _not_finite(failed_steps[0])
 
     def end_step(self, global_samples: int) -> None:
         """Records the end of a step that processed `global_samples` samples on all ranks."""
@@ -107,9 +106,8 @@ class Meter:
         """Means over all samples of all ranks since the last call, as "train/NAME"; every rank must call it."""
         self.check_finite()
         names = sorted(self._sums)
-        sums = torch.stack(
-            [*(self._sums[name] for name in names), torch.tensor(float(self._samples), device=self._device)]
-        )
+        totals = [*(self._sums[name] for name in names), float(self._samples)]
+        sums = torch.stack([torch.as_tensor(total, dtype=torch.float64, device=self._device) for total in totals])
         if self._world > 1:
             dist.all_reduce(sums)
         *totals, samples = sums.tolist()
@@ -122,3 +120,15 @@ class Meter:
         self._sums, self._samples = {}, 0
         self._images, self._step_seconds, self._wait_seconds = 0, 0.0, 0.0
         return result
+
+    def _scalar(self, value: _Scalar) -> _Scalar:
+        if isinstance(value, float):
+            return value
+        return value.item() if self._device.type == "cpu" else value.detach().float()
+
+
+def _not_finite(step: int) -> WorkError:
+    return WorkError(
+        f"step {step}: the loss or its gradient is not a finite number; "
+        "lower the learning rate, clip the gradient (clip_norm) or use precision=float32"
+    )
