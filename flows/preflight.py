@@ -125,12 +125,15 @@ def _is_given(path: str, parameters: BaseModel) -> bool:
 
 def _check_model(path: str, config: BaseModel) -> None:
     """Refuses a model that is not in the zoo, cannot be built from its config, or does not fit the distillation."""
+    from pipeline.contrastive.text_backbone_config import TextBackboneConfig
     from pipeline.distillation.config import DistillationConfig
     from pipeline.training.image_model_config import ImageModelConfig
     from pipeline.training.model_config import ModelConfig
 
     if isinstance(config, ModelConfig) and not config.name.startswith("timm/") and config.name not in list_models():
         raise UnknownNameError(f"{path}.name: model", config.name, list_models())
+    if isinstance(config, TextBackboneConfig):
+        config.check(path)
     if isinstance(config, ImageModelConfig):
         try:
             config.model.check(in_chans=config.channels, img_size=config.image_size)

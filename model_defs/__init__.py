@@ -5,12 +5,13 @@ lists names. Listing imports neither torch nor torchvision: a model's file is im
 """
 
 from model_defs import catalogue as _catalogue  # registers the models
-from model_defs.errors import ModelError
+from model_defs.errors import ArgumentError, ModelError
 from model_defs.model_info import ModelInfo
 from model_defs.pretrained import LoadingReport, load_pretrained
 from model_defs.registry import create_model, list_models, model_info, register_model
 
 __all__ = [
+    "ArgumentError",
     "LoadingReport",
     "ModelError",
     "ModelInfo",

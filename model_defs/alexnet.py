@@ -19,6 +19,7 @@ from __future__ import annotations
 import torchvision
 from torch import nn
 
+from model_defs.arguments import Channels, Classes, Rate, Side
 from model_defs.layers.flattened_map import FlattenedMap, head
 from model_defs.layers.pooled_map import refuse_smaller
 
@@ -102,14 +103,14 @@ class TorchvisionAlexNet(FlattenedMap, torchvision.models.AlexNet):
 
 
 def alexnet(
-    *, num_classes: int = 1000, in_chans: int = 3, img_size: int | None = None, dropout: float = 0.5
+    *, num_classes: Classes = 1000, in_chans: Channels = 3, img_size: Side | None = None, dropout: Rate = 0.5
 ) -> AlexNet:
     """The paper's AlexNet for images of about `img_size` pixels (default: 227); accepts any size from 67."""
     return AlexNet(num_classes=num_classes, in_chans=in_chans, img_size=img_size or 227, dropout=dropout)
 
 
 def alexnet_torchvision(
-    *, num_classes: int = 1000, in_chans: int = 3, img_size: int | None = None, dropout: float = 0.5
+    *, num_classes: Classes = 1000, in_chans: Channels = 3, img_size: Side | None = None, dropout: Rate = 0.5
 ) -> TorchvisionAlexNet:
     """torchvision's AlexNet for images of about `img_size` pixels (default: 224); accepts any size from 63."""
     return TorchvisionAlexNet(num_classes=num_classes, in_chans=in_chans, img_size=img_size or 224, dropout=dropout)

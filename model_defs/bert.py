@@ -14,6 +14,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from model_defs.arguments import Depth, Heads, Tokens, Vocabulary, Width
 from model_defs.errors import ModelError
 from model_defs.layers.attention import SelfAttention
 from model_defs.layers.transformer import Mlp
@@ -101,12 +102,12 @@ class PostNormBlock(nn.Module):
 
 def bert(
     *,
-    width: int = 768,
-    depth: int = 12,
-    heads: int = 12,
-    context_length: int = 512,
-    vocabulary_size: int = 30_522,
-    output_dim: int | None = None,
+    width: Width = 768,
+    depth: Depth = 12,
+    heads: Heads = 12,
+    context_length: Tokens = 512,
+    vocabulary_size: Vocabulary = 30_522,
+    output_dim: Width | None = None,
 ) -> Bert:
     """A BERT; by default the base model, uncased."""
     return Bert(

@@ -19,6 +19,7 @@ from typing import Literal, NamedTuple
 
 from torch import Tensor, nn
 
+from model_defs.arguments import Channels, Classes, Rate, Side
 from model_defs.layers.branches import Branches, Convolution
 from model_defs.layers.pooled_map import PooledMap, refuse_smaller
 
@@ -140,11 +141,11 @@ class Inception(Branches):
 
 def bn_inception(
     *,
-    num_classes: int = 1000,
-    in_chans: int = 3,
-    img_size: int | None = None,
+    num_classes: Classes = 1000,
+    in_chans: Channels = 3,
+    img_size: Side | None = None,
     squeeze_excite: bool = False,
-    dropout: float = 0.0,
+    dropout: Rate = 0.0,
 ) -> BNInception:
     """BN-Inception for images of about `img_size` pixels (224); accepts any size from 32."""
     return BNInception(

@@ -21,7 +21,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from model_defs.errors import ModelError
+from model_defs.arguments import Channels, Side, Width
+from model_defs.errors import ArgumentError, ModelError
 from model_defs.layers.transformer import Activation
 from model_defs.registry import create_model, model_info
 
@@ -81,10 +82,10 @@ def clip(
     text_tower: str = "text_transformer",
     image_kwargs: Mapping[str, Any] | None = None,
     text_kwargs: Mapping[str, Any] | None = None,
-    embed_dim: int = 512,
+    embed_dim: Width = 512,
     projection_bias: bool = False,
-    in_chans: int = 3,
-    img_size: int | None = None,
+    in_chans: Channels = 3,
+    img_size: Side | None = None,
 ) -> CLIP:
     """A dual encoder over the image model `image_tower` and the text model `text_tower`.
 
@@ -101,21 +102,28 @@ def clip(
     reserved = {"num_classes"} & set(image_kwargs or {}) | {"output_dim"} & set(text_kwargs or {})
     if reserved:
         raise ModelError(f"clip: sets {', '.join(sorted(reserved))} itself; leave it out")
-    image = create_model(
-        image_tower, **{"in_chans": in_chans, "img_size": img_size, **(image_kwargs or {})}, num_classes=0
-    )
-    text = create_model(text_tower, **(text_kwargs or {}), output_dim=embed_dim)
+    image_arguments = {"in_chans": in_chans, "img_size": img_size, **(image_kwargs or {}), "num_classes": 0}
+    image = _backbone("image_kwargs", image_tower, image_arguments)
+    text = _backbone("text_kwargs", text_tower, {**(text_kwargs or {}), "output_dim": embed_dim})
     return CLIP(image, text, embed_dim, projection_bias=projection_bias)
+
+
+def _backbone(argument: str, name: str, kwargs: Mapping[str, Any]) -> nn.Module:
+    """The model `name` with the kwargs that `argument` of the dual encoder has for it."""
+    try:
+        return create_model(name, **kwargs)
+    except ArgumentError as error:
+        raise ArgumentError(error.model, f"{argument}.{error.argument}", error.problem) from None
 
 
 def clip_vit(
     *,
     image_tower: str,
-    text_width: int,
-    embed_dim: int,
+    text_width: Width,
+    embed_dim: Width,
     activation: Activation = "quick_gelu",
-    in_chans: int = 3,
-    img_size: int | None = None,
+    in_chans: Channels = 3,
+    img_size: Side | None = None,
 ) -> CLIP:
     """A released CLIP over a ViT; both backbones use `activation`."""
     return clip(
@@ -131,11 +139,11 @@ def clip_vit(
 def clip_resnet(
     *,
     image_tower: str,
-    text_width: int,
-    embed_dim: int,
+    text_width: Width,
+    embed_dim: Width,
     activation: Activation = "quick_gelu",
-    in_chans: int = 3,
-    img_size: int | None = None,
+    in_chans: Channels = 3,
+    img_size: Side | None = None,
 ) -> CLIP:
     """A released CLIP over a ResNet; its projection has a bias, and the text backbone uses `activation`."""
     return clip(

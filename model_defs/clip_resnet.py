@@ -18,6 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from model_defs.arguments import Channels, Classes, Side
 from model_defs.errors import ModelError
 
 DEPTHS = {50: (3, 4, 6, 3), 101: (3, 4, 23, 3)}
@@ -172,6 +173,8 @@ def _stage(channels: int, width: int, depth: int, *, stride: int) -> nn.Sequenti
     return nn.Sequential(*blocks)
 
 
-def clip_resnet(*, layers: int, num_classes: int = 1000, in_chans: int = 3, img_size: int | None = None) -> CLIPResNet:
+def clip_resnet(
+    *, layers: int, num_classes: Classes = 1000, in_chans: Channels = 3, img_size: Side | None = None
+) -> CLIPResNet:
     """CLIP's ResNet-`layers` for images of `img_size` pixels (224)."""
     return CLIPResNet(depths=DEPTHS[layers], num_classes=num_classes, in_chans=in_chans, img_size=img_size or 224)

@@ -17,6 +17,7 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor, nn
 
+from model_defs.arguments import Channels, Classes, Depth, Heads, MlpRatio, Rate, Side, Width
 from model_defs.errors import ModelError
 from model_defs.vit import Stem, VisionTransformer, sizes_of
 
@@ -83,11 +84,11 @@ def combine_heads(from_class: Tensor, from_distillation: Tensor, combination: He
 def deit_distilled(
     *,
     size: str,
-    num_classes: int = 1000,
-    in_chans: int = 3,
-    img_size: int | None = None,
-    native_size: int = 224,
-    drop_path: float = 0.0,
+    num_classes: Classes = 1000,
+    in_chans: Channels = 3,
+    img_size: Side | None = None,
+    native_size: Side = 224,
+    drop_path: Rate = 0.0,
     head_combination: HeadCombination = "logits",
 ) -> DistilledVisionTransformer:
     """DeiT with the distillation token; `native_size` is used if `img_size` is None."""
@@ -107,15 +108,15 @@ def deit_distilled(
 
 def deit_micro_distilled(
     *,
-    num_classes: int = 1000,
-    in_chans: int = 3,
-    img_size: int | None = None,
-    patch_size: int = 8,
-    width: int = 128,
-    depth: int = 4,
-    heads: int = 2,
-    mlp_ratio: float = 4.0,
-    drop_path: float = 0.0,
+    num_classes: Classes = 1000,
+    in_chans: Channels = 3,
+    img_size: Side | None = None,
+    patch_size: Side = 8,
+    width: Width = 128,
+    depth: Depth = 4,
+    heads: Heads = 2,
+    mlp_ratio: MlpRatio = 4.0,
+    drop_path: Rate = 0.0,
     stem: Stem = "patch",
     head_combination: HeadCombination = "logits",
 ) -> DistilledVisionTransformer:

@@ -32,6 +32,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from model_defs.arguments import Channels, Classes, Depth, Rate, Side, Stride, Width
 from model_defs.errors import ModelError
 from model_defs.layers.pooled_map import PooledMap, refuse_smaller
 
@@ -186,10 +187,10 @@ def _copied_statistics(norm: nn.BatchNorm2d) -> Iterator[None]:
 def densenet(
     *,
     layers: int,
-    num_classes: int = 1000,
-    in_chans: int = 3,
-    img_size: int | None = None,
-    dropout: float = 0.0,
+    num_classes: Classes = 1000,
+    in_chans: Channels = 3,
+    img_size: Side | None = None,
+    dropout: Rate = 0.0,
     memory_efficient: bool = False,
 ) -> DenseNet:
     """DenseNet-`layers` for images of about `img_size` pixels (224); accepts any size from 29."""
@@ -215,13 +216,13 @@ def densenet(
 
 def densenet_small(
     *,
-    num_classes: int = 1000,
-    in_chans: int = 3,
-    img_size: int | None = None,
-    blocks: Sequence[int] = (6, 6, 6),
-    growth: int = 12,
-    stem_stride: int | None = None,
-    dropout: float = 0.0,
+    num_classes: Classes = 1000,
+    in_chans: Channels = 3,
+    img_size: Side | None = None,
+    blocks: Sequence[Depth] = (6, 6, 6),
+    growth: Width = 12,
+    stem_stride: Stride | None = None,
+    dropout: Rate = 0.0,
     memory_efficient: bool = False,
 ) -> DenseNet:
     """A DenseNet for images of `img_size` pixels (64); the stem's stride is 2, or 1 below 48 pixels."""

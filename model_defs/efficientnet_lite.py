@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.ops import StochasticDepth
 
+from model_defs.arguments import Channels, Classes, Rate, Side
 from model_defs.layers.pooled_map import PooledMap, refuse_smaller
 
 # One row per stage: blocks, side of the depthwise kernel, stride, expansion, channels.
@@ -138,11 +139,11 @@ def _norm(channels: int) -> nn.BatchNorm2d:
 
 def efficientnet_lite0(
     *,
-    num_classes: int = 1000,
-    in_chans: int = 3,
-    img_size: int | None = None,
-    drop_path: float = 0.2,
-    dropout: float = 0.2,
+    num_classes: Classes = 1000,
+    in_chans: Channels = 3,
+    img_size: Side | None = None,
+    drop_path: Rate = 0.2,
+    dropout: Rate = 0.2,
 ) -> EfficientNetLite:
     """EfficientNet-Lite0 for images of about `img_size` pixels (224); accepts any size from 32."""
     return EfficientNetLite(

@@ -18,6 +18,7 @@ from abc import abstractmethod
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from model_defs.arguments import Channels, Classes, Rate, Side
 from model_defs.auxiliary import PooledMapWithHeads
 from model_defs.layers.branches import Branches
 from model_defs.layers.pooled_map import refuse_smaller
@@ -212,12 +213,12 @@ def _init_layer(layer: nn.Conv2d | nn.Linear, *, is_classifier: bool) -> None:
 
 def googlenet(
     *,
-    num_classes: int = 1000,
-    in_chans: int = 3,
-    img_size: int | None = None,
+    num_classes: Classes = 1000,
+    in_chans: Channels = 3,
+    img_size: Side | None = None,
     auxiliary: bool = True,
     squeeze_excite: bool = False,
-    dropout: float = 0.4,
+    dropout: Rate = 0.4,
 ) -> GoogLeNet:
     """The paper's GoogLeNet for images of about `img_size` pixels (224); accepts any size from 31."""
     return GoogLeNet(

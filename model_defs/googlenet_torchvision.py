@@ -16,6 +16,7 @@ import torchvision
 from torch import Tensor, nn
 from torchvision.models.googlenet import BasicConv2d
 
+from model_defs.arguments import Channels, Classes, Rate, Side
 from model_defs.errors import ModelError
 from model_defs.googlenet import GoogLeNetBase
 from model_defs.layers.pooled_map import refuse_smaller
@@ -83,12 +84,12 @@ class TorchvisionGoogLeNet(GoogLeNetBase, torchvision.models.GoogLeNet):
 
 def googlenet_torchvision(
     *,
-    num_classes: int = 1000,
-    in_chans: int = 3,
-    img_size: int | None = None,
+    num_classes: Classes = 1000,
+    in_chans: Channels = 3,
+    img_size: Side | None = None,
     auxiliary: bool = False,
     transform_input: bool = False,
-    dropout: float = 0.2,
+    dropout: Rate = 0.2,
 ) -> TorchvisionGoogLeNet:
     """torchvision's GoogLeNet for images of about `img_size` pixels (224); accepts any size from 15."""
     return TorchvisionGoogLeNet(

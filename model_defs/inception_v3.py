@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torchvision.models import Inception3
 from torchvision.models import inception as torchvision_inception
 
+from model_defs.arguments import Channels, Classes, Rate, Side
 from model_defs.auxiliary import PooledMapWithHeads
 from model_defs.errors import ModelError
 from model_defs.layers.pooled_map import refuse_smaller
@@ -122,12 +123,12 @@ class AuxiliaryHead(torchvision_inception.InceptionAux):
 
 def inception_v3(
     *,
-    num_classes: int = 1000,
-    in_chans: int = 3,
-    img_size: int | None = None,
+    num_classes: Classes = 1000,
+    in_chans: Channels = 3,
+    img_size: Side | None = None,
     auxiliary: bool = False,
     transform_input: bool = False,
-    dropout: float = 0.5,
+    dropout: Rate = 0.5,
 ) -> InceptionV3:
     """Inception v3 for images of about `img_size` pixels (299); accepts any size from 75."""
     return InceptionV3(

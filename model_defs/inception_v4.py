@@ -13,6 +13,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from model_defs.arguments import Channels, Classes, Rate, Side
 from model_defs.layers.branches import Branches, Convolution
 from model_defs.layers.pooled_map import PooledMap, refuse_smaller
 from model_defs.layers.squeeze_excite import SqueezeExcite
@@ -206,11 +207,11 @@ def _mean_of_neighbours() -> nn.AvgPool2d:
 
 def inception_v4(
     *,
-    num_classes: int = 1000,
-    in_chans: int = 3,
-    img_size: int | None = None,
+    num_classes: Classes = 1000,
+    in_chans: Channels = 3,
+    img_size: Side | None = None,
     squeeze_excite: bool = False,
-    dropout: float = 0.2,
+    dropout: Rate = 0.2,
 ) -> InceptionV4:
     """Inception v4 for images of about `img_size` pixels (299); accepts any size from 75."""
     return InceptionV4(

@@ -20,6 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from model_defs.arguments import Channels, Classes, Side
 from model_defs.errors import ModelError
 
 _SMALLEST = 16
@@ -174,11 +175,11 @@ class TableConvolution(nn.Module):
         return F.conv2d(x, self.weight, self.bias)
 
 
-def lenet5(*, num_classes: int = 1000, in_chans: int = 3, img_size: int | None = None) -> LeNet5:
+def lenet5(*, num_classes: Classes = 1000, in_chans: Channels = 3, img_size: Side | None = None) -> LeNet5:
     """LeNet-5 for images of `img_size` pixels (32)."""
     return LeNet5(num_classes=num_classes, in_chans=in_chans, img_size=img_size)
 
 
-def lenet5_1998(*, num_classes: int = 1000, in_chans: int = 3, img_size: int | None = None) -> LeNet5Of1998:
+def lenet5_1998(*, num_classes: Classes = 1000, in_chans: Channels = 3, img_size: Side | None = None) -> LeNet5Of1998:
     """The LeNet-5 of the paper for images of `img_size` pixels (32)."""
     return LeNet5Of1998(num_classes=num_classes, in_chans=in_chans, img_size=img_size)

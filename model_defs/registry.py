@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from model_defs.errors import ModelError
+from model_defs.arguments import check_arguments
+from model_defs.errors import ArgumentError, ModelError
 from model_defs.model_info import ModelInfo
 
 if TYPE_CHECKING:
@@ -76,6 +77,7 @@ def model_info(name: str) -> ModelInfo:
 
 def create_model(
     name: str,
+    /,
     *,
     num_classes: int = 1000,
     in_chans: int = 3,
@@ -94,7 +96,8 @@ def create_model(
             the report is logged, and `load_pretrained` returns it.
         kwargs: further arguments of the model, e.g. depth=4.
     Raises:
-        ModelError: no such model, an unsupported argument or value, or weights of another model.
+        ArgumentError: the model has no such argument, or does not accept its value.
+        ModelError: no such model, arguments that do not fit each other, or weights of another model.
     """
     model = _new_model(name, num_classes=num_classes, in_chans=in_chans, img_size=img_size, **kwargs)
     if pretrained is not None:
@@ -105,11 +108,10 @@ def create_model(
     return model
 
 
-def _new_model(name: str, *, num_classes: int, in_chans: int, img_size: int | None, **kwargs: Any) -> nn.Module:
+def _new_model(name: str, /, *, num_classes: int, in_chans: int, img_size: int | None, **kwargs: Any) -> nn.Module:
     entry = _find(name)
     info, builder = entry.info, entry.load()
     if info.kind == "image":
-        _require(num_classes >= 0, f"model {name!r}: num_classes must be 0 or more, not {num_classes}")
         kwargs = {"num_classes": num_classes, "in_chans": in_chans, "img_size": img_size, **kwargs}
     else:
         _require(num_classes in (0, 1000), f"model {name!r}: has no classes, so it takes no num_classes")
@@ -120,7 +122,8 @@ def _new_model(name: str, *, num_classes: int, in_chans: int, img_size: int | No
                 in_chans == 3 and img_size is None,
                 f"model {name!r}: takes no images, so neither in_chans nor img_size",
             )
-    _refuse_unknown(name, builder, entry.fixed, kwargs)
+    _check_names(name, builder, entry.fixed, kwargs)
+    check_arguments(name, builder, kwargs)
     return builder(**entry.fixed, **kwargs)
 
 
@@ -133,13 +136,18 @@ def _find(name: str) -> _Entry:
     return _models[name]
 
 
-def _refuse_unknown(name: str, builder: Builder, fixed: dict[str, Any], kwargs: dict[str, Any]) -> None:
+def _check_names(name: str, builder: Builder, fixed: dict[str, Any], kwargs: dict[str, Any]) -> None:
     parameters = inspect.signature(builder).parameters
     open_ended = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
     free = set(parameters) - set(fixed)
     for key in kwargs:
-        _require(key not in fixed, f"model {name!r}: its name fixes {key!r}; leave it out")
-        _require(open_ended or key in free, f"model {name!r}: takes no argument {key!r}{_near(key, free)}")
+        if key in fixed:
+            raise ArgumentError(name, key, "the name of the model fixes it; leave it out")
+        if not open_ended and key not in free:
+            raise ArgumentError(name, key, f"no such argument{_near(key, free)}")
+    for key in sorted(free - set(kwargs)):
+        if parameters[key].default is parameters[key].empty and parameters[key].kind is parameters[key].KEYWORD_ONLY:
+            raise ArgumentError(name, key, "has no default; give it")
 
 
 def _require(condition: bool, message: str) -> None:

@@ -20,11 +20,12 @@ before the shortcut is added (see senet.py for the released nets of that kind). 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 from torch import Tensor, nn
 from torchvision.models import resnet as torchvision_resnet
 
+from model_defs.arguments import Channels, Classes, Depth, Side, Width
 from model_defs.errors import ModelError
 from model_defs.layers.pooled_map import PooledMap, refuse_smaller
 from model_defs.layers.squeeze_excite import SqueezeExcite
@@ -206,9 +207,9 @@ def _stage(channels: int, width: int, depth: int, stride: int) -> nn.Sequential:
 def resnet(
     *,
     layers: int,
-    num_classes: int = 1000,
-    in_chans: int = 3,
-    img_size: int | None = None,
+    num_classes: Classes = 1000,
+    in_chans: Channels = 3,
+    img_size: Side | None = None,
     squeeze_excite: bool = False,
 ) -> ResNet:
     """ResNet-`layers` for images of about `img_size` pixels (224); accepts any size from 32."""
@@ -223,12 +224,12 @@ def resnet(
 
 def resnet_small(
     *,
-    num_classes: int = 1000,
-    in_chans: int = 3,
-    img_size: int | None = None,
-    widths: Sequence[int] = (32, 64, 128, 256),
-    depths: Sequence[int] = (1, 2, 2, 1),
-    stem_stride: int | None = None,
+    num_classes: Classes = 1000,
+    in_chans: Channels = 3,
+    img_size: Side | None = None,
+    widths: Sequence[Width] = (32, 64, 128, 256),
+    depths: Sequence[Depth] = (1, 2, 2, 1),
+    stem_stride: Literal[2, 4] | None = None,
 ) -> SmallResNet:
     """A ResNet for images of `img_size` pixels (64); the stem's stride is 4, or 2 below 48 pixels.
 

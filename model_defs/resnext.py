@@ -11,6 +11,7 @@ The class and the parameter names are torchvision's; "32x4d" means 32 groups of 
 
 from __future__ import annotations
 
+from model_defs.arguments import Channels, Classes, Side
 from model_defs.resnet import ResNet
 
 
@@ -19,9 +20,9 @@ def resnext(
     layers: int,
     groups: int,
     width_per_group: int,
-    num_classes: int = 1000,
-    in_chans: int = 3,
-    img_size: int | None = None,
+    num_classes: Classes = 1000,
+    in_chans: Channels = 3,
+    img_size: Side | None = None,
     squeeze_excite: bool = False,
 ) -> ResNet:
     """ResNeXt-`layers` for images of about `img_size` pixels (224); accepts any size from 32."""

@@ -26,6 +26,7 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
+from model_defs.arguments import Channels, Classes, Side
 from model_defs.layers.pooled_map import PooledMap, refuse_smaller
 from model_defs.layers.squeeze_excite import SqueezeExcite
 
@@ -156,6 +157,6 @@ def _stage(channels: int, planes: int, depth: int, layout: Layout, *, stride: in
     return nn.Sequential(*blocks)
 
 
-def senet(*, variant: str, num_classes: int = 1000, in_chans: int = 3, img_size: int | None = None) -> SENet:
+def senet(*, variant: str, num_classes: Classes = 1000, in_chans: Channels = 3, img_size: Side | None = None) -> SENet:
     """One of LAYOUTS for images of about `img_size` pixels (224); accepts any size from 32."""
     return SENet(LAYOUTS[variant], num_classes=num_classes, in_chans=in_chans, img_size=img_size or 224)

@@ -13,6 +13,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from model_defs.arguments import Depth, Heads, TokenId, Tokens, Vocabulary, Width
 from model_defs.errors import ModelError
 from model_defs.layers.transformer import Activation, Block, block_stack
 
@@ -40,6 +41,10 @@ class TextTransformer(nn.Module):
         activation: Activation = "gelu",
     ) -> None:
         super().__init__()
+        if end_of_text is not None and end_of_text >= vocabulary_size:
+            raise ModelError(
+                f"text transformer: end_of_text={end_of_text} is no token of a vocabulary of {vocabulary_size:,}"
+            )
         self.context_length = context_length
         self.num_features = output_dim
         self.end_of_text = vocabulary_size - 1 if end_of_text is None else end_of_text
@@ -81,13 +86,13 @@ class TextTransformer(nn.Module):
 
 def text_transformer(
     *,
-    width: int = 512,
-    depth: int = 12,
-    heads: int = 8,
-    context_length: int = 77,
-    vocabulary_size: int = 49408,
-    output_dim: int = 512,
-    end_of_text: int | None = None,
+    width: Width = 512,
+    depth: Depth = 12,
+    heads: Heads = 8,
+    context_length: Tokens = 77,
+    vocabulary_size: Vocabulary = 49408,
+    output_dim: Width = 512,
+    end_of_text: TokenId | None = None,
     activation: Activation = "gelu",
 ) -> TextTransformer:
     """The text backbone alone; by default the one of CLIP's ViT-B/32."""

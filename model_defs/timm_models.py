@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from model_defs.errors import ModelError
+from model_defs.arguments import Channels, Classes, Side
+from model_defs.errors import ModelError, first_line
 from model_defs.layers.pooled_map import refuse_smaller
 
 
@@ -75,7 +76,7 @@ class TimmConvNet(TimmModel):
 
 
 def timm_model(
-    *, name: str, num_classes: int = 1000, in_chans: int = 3, img_size: int | None = None, **kwargs: Any
+    *, name: str, num_classes: Classes = 1000, in_chans: Channels = 3, img_size: Side | None = None, **kwargs: Any
 ) -> TimmModel:
     """The model that timm calls `name`, for images of `img_size` pixels (timm's default for it).
 
@@ -99,8 +100,8 @@ def timm_model(
         if card.fixed_input_size:
             kwargs["img_size"] = side
         net = timm.create_model(name, num_classes=num_classes, in_chans=in_chans, **kwargs)
-    except (TypeError, ValueError, RuntimeError, AssertionError) as error:
-        raise ModelError(f"model 'timm/{name}': timm refuses its arguments: {error}") from error
+    except Exception as error:  # timm checks few arguments, so a wrong one raises whatever the net stumbles over
+        raise ModelError(f"model 'timm/{name}': timm refuses its arguments: {first_line(error)}") from error
     refuse_smaller(f"timm/{name}", side, _smallest(net))
     ends_in_map, width = _shapes(net, name, in_chans, side)
     kind = TimmConvNet if ends_in_map else TimmModel
@@ -115,8 +116,10 @@ def _shapes(net: nn.Module, name: str, in_chans: int, side: int) -> tuple[bool, 
         with FakeTensorMode(allow_non_fake_inputs=True), torch.no_grad():
             out = net.eval().forward_features(torch.empty(1, in_chans, side, side, device=device))  # type: ignore[operator]
             features = net.forward_head(out, pre_logits=True)  # type: ignore[operator]
-    except (AttributeError, TypeError, ValueError, RuntimeError, AssertionError) as error:
-        raise ModelError(f"timm/{name}: images of {side} x {side} pixels do not go through: {error}") from error
+    except Exception as error:
+        raise ModelError(
+            f"timm/{name}: images of {side} x {side} pixels do not go through: {first_line(error)}"
+        ) from error
     finally:
         net.train(training)
     if not isinstance(features, Tensor) or features.dim() != 2:

@@ -16,6 +16,7 @@ import torchvision
 from torch import Tensor, nn
 from torchvision.models import regnet as torchvision_regnet
 
+from model_defs.arguments import Channels, Classes, Rate, Side
 from model_defs.layers.pooled_map import PooledMap, refuse_smaller
 
 # Blocks, w_0, w_a, w_m of equations 2 to 4, and channels per group, from the paper's tables of the best nets.
@@ -133,12 +134,12 @@ def _first_convolution(in_chans: int, width: int) -> nn.Conv2d:
 def efficientnet(
     *,
     variant: str,
-    side: int,
-    num_classes: int = 1000,
-    in_chans: int = 3,
-    img_size: int | None = None,
-    drop_path: float = 0.2,
-    dropout: float | None = None,
+    side: Side,
+    num_classes: Classes = 1000,
+    in_chans: Channels = 3,
+    img_size: Side | None = None,
+    drop_path: Rate = 0.2,
+    dropout: Rate | None = None,
 ) -> EfficientNet:
     """An EfficientNet for images of about `img_size` pixels (`side`); accepts any size from 32."""
     return EfficientNet(
@@ -151,6 +152,8 @@ def efficientnet(
     )
 
 
-def regnet(*, variant: str, num_classes: int = 1000, in_chans: int = 3, img_size: int | None = None) -> RegNet:
+def regnet(
+    *, variant: str, num_classes: Classes = 1000, in_chans: Channels = 3, img_size: Side | None = None
+) -> RegNet:
     """A RegNet for images of about `img_size` pixels (224); accepts any size from 32."""
     return RegNet(variant, img_size=img_size or 224, num_classes=num_classes, in_chans=in_chans)

@@ -25,6 +25,7 @@ from torch import nn
 from torchvision.models import vgg as torchvision_vgg
 
 from model_defs.alexnet import response_norm
+from model_defs.arguments import Channels, Classes, Rate, Side
 from model_defs.layers.flattened_map import FlattenedMap
 from model_defs.layers.pooled_map import refuse_smaller
 
@@ -97,10 +98,10 @@ def vgg(
     *,
     configuration: Configuration,
     batch_norm: bool,
-    num_classes: int = 1000,
-    in_chans: int = 3,
-    img_size: int | None = None,
-    dropout: float = 0.5,
+    num_classes: Classes = 1000,
+    in_chans: Channels = 3,
+    img_size: Side | None = None,
+    dropout: Rate = 0.5,
 ) -> VGG:
     """A VGG for images of about `img_size` pixels (224); accepts any size from 32."""
     return VGG(

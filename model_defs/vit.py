@@ -19,6 +19,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor, nn
 
+from model_defs.arguments import Channels, Classes, Depth, Epsilon, Heads, MlpRatio, Rate, Side, Width
 from model_defs.errors import ModelError
 from model_defs.layers.transformer import Activation, block_stack
 
@@ -210,16 +211,16 @@ def sizes_of(size: str) -> tuple[int, int, int]:
 def vit(
     *,
     size: str = "base",
-    patch_size: int = 16,
-    num_classes: int = 1000,
-    in_chans: int = 3,
-    img_size: int | None = None,
-    native_size: int = 224,
-    drop_path: float = 0.0,
+    patch_size: Side = 16,
+    num_classes: Classes = 1000,
+    in_chans: Channels = 3,
+    img_size: Side | None = None,
+    native_size: Side = 224,
+    drop_path: Rate = 0.0,
     stem: Stem = "patch",
     patch_bias: bool = True,
     pre_norm: bool = False,
-    norm_eps: float = 1e-6,
+    norm_eps: Epsilon = 1e-6,
     activation: Activation = "gelu",
 ) -> VisionTransformer:
     """A ViT of one of the named sizes; `native_size` is the side of its images if `img_size` is None."""
@@ -243,15 +244,15 @@ def vit(
 
 def vit_micro(
     *,
-    num_classes: int = 1000,
-    in_chans: int = 3,
-    img_size: int | None = None,
-    patch_size: int = 8,
-    width: int = 128,
-    depth: int = 4,
-    heads: int = 2,
-    mlp_ratio: float = 4.0,
-    drop_path: float = 0.0,
+    num_classes: Classes = 1000,
+    in_chans: Channels = 3,
+    img_size: Side | None = None,
+    patch_size: Side = 8,
+    width: Width = 128,
+    depth: Depth = 4,
+    heads: Heads = 2,
+    mlp_ratio: MlpRatio = 4.0,
+    drop_path: Rate = 0.0,
     stem: Stem = "patch",
 ) -> VisionTransformer:
     """A ViT for images of `img_size` pixels (64) that a CPU can train."""

@@ -18,6 +18,7 @@ from __future__ import annotations
 from torch import nn
 
 from model_defs.alexnet import AlexNet, response_norm
+from model_defs.arguments import Channels, Classes, Rate, Side
 
 
 class ZFNet(AlexNet):
@@ -38,6 +39,8 @@ class ZFNet(AlexNet):
         )  # fmt: skip
 
 
-def zfnet(*, num_classes: int = 1000, in_chans: int = 3, img_size: int | None = None, dropout: float = 0.5) -> ZFNet:
+def zfnet(
+    *, num_classes: Classes = 1000, in_chans: Channels = 3, img_size: Side | None = None, dropout: Rate = 0.5
+) -> ZFNet:
     """ZF-Net for images of about `img_size` pixels (224); accepts any size from 53."""
     return ZFNet(num_classes=num_classes, in_chans=in_chans, img_size=img_size or 224, dropout=dropout)

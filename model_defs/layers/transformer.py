@@ -56,6 +56,8 @@ class Mlp(nn.Module):
 
     def __init__(self, width: int, hidden: int, activation: Activation = "gelu") -> None:
         super().__init__()
+        if hidden < 1:
+            raise ModelError(f"transformer: an MLP of width {width} has no hidden units; use a larger mlp_ratio")
         if activation not in get_args(Activation):
             raise ModelError(f"transformer: activation must be gelu or quick_gelu, not {activation!r}")
         self.activation = F.gelu if activation == "gelu" else quick_gelu

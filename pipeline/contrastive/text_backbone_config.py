@@ -7,11 +7,12 @@ from typing import Any
 
 from pydantic import Field, model_validator
 
-from model_defs import list_models, model_info
+from model_defs import ArgumentError, ModelError, create_model, list_models, model_info
 from pipeline.config import Config, added, unkeyed
-from pipeline.errors import UnknownNameError
+from pipeline.errors import InputError, UnknownNameError
 
 _DEFAULT_MODEL = "text_transformer"
+_SIZES = ("width", "depth", "heads")  # fields that are arguments of this model
 
 
 class TextBackboneConfig(Config):
@@ -49,8 +50,12 @@ class TextBackboneConfig(Config):
     def _consistent(self) -> TextBackboneConfig:
         if self.name == _DEFAULT_MODEL and self.width % self.heads:
             raise ValueError(f"{self.heads} heads do not divide the width {self.width}")
-        if "pretrained" in self.kwargs:
-            raise ValueError("kwargs.pretrained would be fetched by every worker; set pretrained next to kwargs")
+        for name in (*(_SIZES if self.name == _DEFAULT_MODEL else ()), "context_length", "pretrained"):
+            if name in self.kwargs:
+                raise ValueError(f"kwargs.{name} is a field of its own; set {name} next to kwargs")
+        for name, origin in (("vocabulary_size", "the tokenizer"), ("output_dim", "embed_dim")):
+            if name in self.kwargs:
+                raise ValueError(f"kwargs.{name} follows from {origin}; leave it out")
         if self.pretrained is None:
             if self.freeze:
                 raise ValueError("freeze is true, but there are no trained weights to freeze; set pretrained")
@@ -58,22 +63,36 @@ class TextBackboneConfig(Config):
                 raise ValueError("tokenizer goes with the weights that were trained on it; set pretrained")
         return self
 
-    def check(self) -> None:
-        """Checks that `name` is a text model.
+    def check(self, where: str = "text") -> None:
+        """Builds the text backbone on the meta device, without memory.
 
+        Args:
+            where: path of this config, for the message.
         Raises:
             UnknownNameError: there is no such text model; similar names are listed.
+            InputError: it does not accept these arguments; the message names the argument.
         """
         known = [name for name in list_models() if model_info(name).kind == "text"]
         if self.name not in known:
-            raise UnknownNameError("text.name: text model", self.name, known)
+            raise UnknownNameError(f"{where}.name: text model", self.name, known)
+        import torch
+
+        try:
+            with torch.device("meta"):
+                create_model(self.name, **self._kwargs())
+        except ArgumentError as error:
+            raise InputError(f"{where}.kwargs.{error.argument}: {error.problem} ({error.model})") from None
+        except ModelError as error:
+            raise InputError(f"{where}: {error}") from None
 
     def model_kwargs(self, vocabulary_size: int) -> dict[str, Any]:
         """The arguments of `create_model("clip", ...)` for the text backbone, plain JSON values."""
-        sizes = (
-            {name: getattr(self, name) for name in ("width", "depth", "heads")} if self.name == _DEFAULT_MODEL else {}
-        )
-        kwargs = {**sizes, "context_length": self.context_length, **self.kwargs, "vocabulary_size": vocabulary_size}
+        kwargs = {**self._kwargs(), "vocabulary_size": vocabulary_size}
         return (
             {"text_kwargs": kwargs} if self.name == _DEFAULT_MODEL else {"text_tower": self.name, "text_kwargs": kwargs}
         )
+
+    def _kwargs(self) -> dict[str, Any]:
+        """The arguments of the text model, except vocabulary_size and output_dim."""
+        sizes = {name: getattr(self, name) for name in _SIZES} if self.name == _DEFAULT_MODEL else {}
+        return {**sizes, "context_length": self.context_length, **self.kwargs}

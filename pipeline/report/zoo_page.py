@@ -37,6 +37,8 @@ list_models("densenet*")
 Models accept any number of classes and channels, and any image size for which the last feature map is not empty; the
 error for a smaller size names the minimum. `create_model("timm/NAME")` creates any model of timm, if it is installed.
 Each model's file documents its other arguments (`drop_path`, `squeeze_excite`, `memory_efficient`, ...).
+The signature of its function there has the bounds of each argument; any other value is refused by name before a
+model is built, e.g. `depth: must be 1 to 1,000, not 0`.
 
 `pretrained=` loads trained weights and adapts them to these arguments: the head is replaced for another number of
 classes, the position embedding is resampled for another size, and the first convolution is adapted to other channels.

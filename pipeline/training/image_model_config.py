@@ -41,6 +41,13 @@ class ImageModelConfig(Config):
     )
     normalised_as: str = unkeyed("", description="Origin of mean and std; set by the program.")
 
+    @field_validator("channels")
+    @classmethod
+    def _channels_are_grey_or_rgb(cls, value: int) -> int:
+        if value not in (1, 3):
+            raise ValueError("must be 3 for RGB or 1 for greyscale")
+        return value
+
     @field_validator("mean", "std", mode="before")
     @classmethod
     def _numbers_are_valid(cls, value: Any, info: ValidationInfo) -> Any:

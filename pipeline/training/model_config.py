@@ -6,12 +6,20 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field, model_validator
 
-from model_defs import ModelError, create_model
+from model_defs import ArgumentError, ModelError, create_model
 from pipeline.config import Config, unkeyed
 from pipeline.errors import InputError
 
 if TYPE_CHECKING:
     from torch import nn
+
+# Arguments of `create_model` that are not in `kwargs`, and what to do instead.
+_SET_ELSEWHERE = {
+    "num_classes": "is the number of labels of the data; leave it out",
+    "in_chans": "is set by channels, next to model",
+    "img_size": "is set by image_size, next to model",
+    "pretrained": "would be fetched by every worker; set pretrained next to kwargs",
+}
 
 
 class ModelConfig(Config):
@@ -30,19 +38,22 @@ class ModelConfig(Config):
     )
 
     @model_validator(mode="after")
-    def _pretrained_is_not_in_kwargs(self) -> ModelConfig:
-        if "pretrained" in self.kwargs:
-            raise ValueError("kwargs.pretrained would be fetched by every worker; set pretrained next to kwargs")
+    def _kwargs_are_those_of_the_model_alone(self) -> ModelConfig:
+        for name, advice in _SET_ELSEWHERE.items():
+            if name in self.kwargs:
+                raise ValueError(f"kwargs.{name} {advice}")
         return self
 
     def build(self, *, num_classes: int, in_chans: int, img_size: int) -> nn.Module:
         """A new model with random weights.
 
         Raises:
-            InputError: there is no such model, or it does not accept these arguments.
+            InputError: there is no such model, or it does not accept these arguments; the message names the argument.
         """
         try:
             return create_model(self.name, num_classes=num_classes, in_chans=in_chans, img_size=img_size, **self.kwargs)
+        except ArgumentError as error:
+            raise InputError(f"model.kwargs.{error.argument}: {error.problem} ({error.model})") from None
         except ModelError as error:
             raise InputError(f"model: {error}") from None
 

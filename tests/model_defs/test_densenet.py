@@ -155,8 +155,8 @@ def test_dropout_rests_in_evaluation_only() -> None:
     [
         ("densenet121", {"img_size": 28}, "image of 28 pixels is too small; use 29 or more"),
         ("densenet_small", {"img_size": 3}, "image of 3 pixels is too small; use 4 or more"),
-        ("densenet_small", {"blocks": (2, 0)}, r"blocks \(2, 0\)"),
-        ("densenet_small", {"blocks": ()}, r"blocks \(\)"),
+        ("densenet_small", {"blocks": (2, 0)}, "blocks.1: must be 1 to 1,000, not 0"),
+        ("densenet_small", {"blocks": ()}, "blocks: must have 1 to 16 items, not 0"),
     ],
 )
 def test_what_leaves_no_net_is_refused(name: str, kwargs: dict[str, object], message: str) -> None:

@@ -32,17 +32,17 @@ def test_an_unknown_name_shows_the_near_ones() -> None:
 @pytest.mark.parametrize(
     ("name", "kwargs", "message"),
     [
-        ("vit_micro", {"dept": 3}, "takes no argument 'dept'; did you mean depth"),
-        ("resnet18", {"layers": 50}, "its name fixes 'layers'"),
+        ("vit_micro", {"dept": 3}, "dept: no such argument; did you mean depth"),
+        ("resnet18", {"layers": 50}, "layers: the name of the model fixes it"),
         ("text_transformer", {"img_size": 64}, "takes no images"),
         ("text_transformer", {"num_classes": 5}, "no classes"),
         ("vit_micro", {"width": 130, "heads": 4}, "cannot be split over 4 heads"),
         ("vit_micro", {"img_size": 60}, "use a multiple of 8"),
-        ("deit_micro_distilled", {"head_combination": "vote"}, "logits or softmax"),
+        ("deit_micro_distilled", {"head_combination": "vote"}, "head_combination: must be logits or softmax"),
         ("resnet_small", {"widths": [8], "depths": [1, 1]}, "1 widths and 2 depths"),
         ("clip", {"image_tower": "clip"}, "no image model"),
-        ("clip", {"image_tower": "vit_micro", "text_kwargs": {"dept": 1}}, "takes no argument 'dept'"),
-        ("lenet5", {"num_classes": -1}, "0 or more"),
+        ("clip", {"image_tower": "vit_micro", "text_kwargs": {"dept": 1}}, "text_kwargs.dept: no such argument"),
+        ("lenet5", {"num_classes": -1}, "num_classes: must be 0 to 10,000,000, not -1"),
     ],
 )
 def test_what_a_model_does_not_take_is_refused_by_name(name: str, kwargs: dict[str, object], message: str) -> None:

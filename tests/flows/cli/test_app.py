@@ -15,6 +15,8 @@ from flows.catalog import find_flow
 from flows.cli.app import main
 from infra.local.server import free_port
 
+VIT_DEPTH = "teacher.model.kwargs.depth: must be 1 to 1,000, not 0 (vit_micro)"
+
 
 def one_line(capsys: pytest.CaptureFixture[str]) -> str:
     """What went to stderr, which must be exactly one line."""
@@ -38,6 +40,28 @@ def one_line(capsys: pytest.CaptureFixture[str]) -> str:
         (["run", "train-teacher", "--set", "shards=shard-dataset/00000"], "unknown artifact"),
         (["run", "train-teacher", "--set", "teacher.model.name=resnet_smal"], "did you mean resnet_small"),
         (["run", "train-teacher", "--set", "teacher.model.kwargs={widht: 3}"], "did you mean widths"),
+        (["run", "train-teacher", "--set", "teacher.model={name: vit_micro, kwargs: {depth: 0}}"], VIT_DEPTH),
+        (["run", "lifecycle", "--set", "teacher.model={name: vit_micro, kwargs: {depth: 0}}"], VIT_DEPTH),
+        (
+            ["run", "train-teacher", "--set", "teacher.model={name: vit_micro, kwargs: {drop_path: 1.5}}"],
+            "teacher.model.kwargs.drop_path: must be at least 0 and below 1, not 1.5",
+        ),
+        (
+            ["run", "train-teacher", "--set", "teacher.model.kwargs.widths=wide"],
+            "teacher.model.kwargs.widths: must be a list, not 'wide'",
+        ),
+        (
+            ["run", "train-teacher", "--set", "teacher.model.kwargs.num_classes=3"],
+            "teacher.model: kwargs.num_classes is the number of labels",
+        ),
+        (
+            ["run", "train-teacher", "--set", "teacher.channels=2"],
+            "teacher.channels: must be 3 for RGB or 1 for greyscale",
+        ),
+        (
+            ["run", "pretrain-clip", "--set", "clip.text={name: bert, kwargs: {depth: 0}}"],
+            "clip.text.kwargs.depth: must be 1 to 1,000, not 0 (bert)",
+        ),
         (["run", "distill-student", "--set", "student.image_size=60"], "use a multiple of 16"),
         (
             ["run", "lifecycle", "--preset", "emoji", "--set", "student.model={name: lenet5, kwargs: {}}"],
