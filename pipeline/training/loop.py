@@ -8,6 +8,7 @@ A step, with n samples in a micro-batch of this rank, G samples in the global ba
     for part in batch split by `accumulation`:
         loss = task.training_step(model, part)                  mean over n samples, under autocast
         backward(loss * n * W / G)                              summed here, averaged over ranks: the mean over G
+    average batch norm's running statistics over the ranks
     clip the gradient; raise an error if it is not finite
     optimizer.step() at learning_rate(step);  average.update()
     step += 1;  log, evaluate, start a checkpoint when due;  stop if `patience` evaluations brought no gain
@@ -44,6 +45,7 @@ from pipeline.training.interruption import StoppedError
 from pipeline.training.meter import Meter
 from pipeline.training.optim import build_optimizer, set_learning_rate
 from pipeline.training.reporter import NullReporter, Reporter
+from pipeline.training.running_statistics import average_running_statistics
 from pipeline.training.task import BatchSource, Evaluate, Refresh, Task
 from pipeline.training.training_config import TrainingConfig
 from pipeline.training.training_mode import set_training_mode
@@ -151,6 +153,8 @@ def fit(
                 set_learning_rate(optimizer, lr)
                 _seed_torch(_step_seed(training.seed, state.step, rank), device)
                 _backward(task, wrapped, batch.to(device), training, world, meter)
+                if world > 1:
+                    average_running_statistics(model, len(batch) / batch.global_size)
                 meter.add_gradient_norm(state.step, _clip_gradient(model, training.clip_norm))
                 optimizer.step()
                 optimizer.zero_grad(set_to_none=True)
@@ -323,7 +327,8 @@ def _step_seed(seed: int, step: int, rank: int) -> int:
 
 def _wrap_in_ddp(model: nn.Module, device: torch.device) -> DistributedDataParallel:
     ids = [device.index] if device.type == "cuda" else None
-    return DistributedDataParallel(model, device_ids=ids, gradient_as_bucket_view=True)
+    # Running statistics are averaged instead of those of rank 0 being broadcast before each forward pass.
+    return DistributedDataParallel(model, device_ids=ids, gradient_as_bucket_view=True, forward_sync_buffers=False)
 
 
 def _check_same_step(step: int, device: torch.device) -> None:
