@@ -16,6 +16,7 @@ from pipeline.training.classification import (
     accuracy,
     auxiliary_loss,
     mix_batch,
+    mixed_accuracy,
     mixed_cross_entropy,
     without_auxiliary,
 )
@@ -68,7 +69,7 @@ class Distillation:
         label_loss = mixed_cross_entropy(class_logits, labels, mixing_weights, self.smoothing, self.class_weights)
         loss = distillation_loss(label_loss, distillation_logits, teacher_logits, self.loss) + extra_loss
         metrics = {
-            "accuracy": accuracy(class_logits, batch.labels),
+            "accuracy": mixed_accuracy(class_logits, labels, mixing_weights),
             "agreement": accuracy(distillation_logits, teacher_logits.argmax(dim=-1)),
             "label_loss": label_loss.detach(),
         }

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pipeline.loading.batch import Batch
 from pipeline.preprocessing import Preprocessing
-from pipeline.training.classification import Classification, ClassifierEvaluation, mixed_cross_entropy
+from pipeline.training.classification import Classification, ClassifierEvaluation, mixed_accuracy, mixed_cross_entropy
 from pipeline.training.mixing import draw_mix
 from pipeline.training.mixing_config import MixingConfig
 
@@ -74,6 +75,24 @@ def test_images_reach_the_model_normalised_and_mixed() -> None:
     mix = draw_mix(mixing, 5, given.step)
     assert mix is not None
     torch.testing.assert_close(model.seen[0], mix.weight * plain[0] + (1 - mix.weight) * plain[1])
+
+
+def test_a_mixed_image_is_predicted_right_to_the_fraction_that_has_the_predicted_label() -> None:
+    logits = torch.eye(3)[[0, 1, 2, 0]]
+    labels, partners = torch.tensor([0, 2, 2, 1]), torch.tensor([2, 1, 2, 2])
+    assert mixed_accuracy(logits, [labels], [1.0]).item() == 0.5
+    assert mixed_accuracy(logits, [labels, partners], [0.7, 0.3]).item() == pytest.approx((0.7 + 0.3 + 1.0 + 0.0) / 4)
+
+    class Predicting(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return torch.eye(3)[[0, 1, 2, 0]]
+
+    mixing, given = MixingConfig(mixup=1.0), batch([0, 1, 1, 2])
+    mix = draw_mix(mixing, 5, given.step)
+    assert mix is not None
+    metrics = Classification(PREPROCESSING, mixing=mixing, seed=5).training_step(Predicting(), given).metrics
+    # 2 of 4 predictions are the image's label, and 1 is the partner's.
+    assert metrics["accuracy"].item() == pytest.approx(0.5 * mix.weight + 0.25 * (1 - mix.weight))
 
 
 def test_both_heads_learn_the_label_where_there_is_no_teacher() -> None:
