@@ -17,9 +17,9 @@ from torch import Tensor
 from pipeline.distillation.loss_config import DistillationLossConfig, Outputs
 from pipeline.errors import InputError
 from pipeline.loading.batch import Batch
+from pipeline.loading.pairs import partner_rows
 from pipeline.loading.policies.row_runs import RowRuns
 from pipeline.sharding.format.joined_columns import JoinedColumns
-from pipeline.training.mixing import partners
 
 if TYPE_CHECKING:
     from pipeline.sharding.format.index import SampleIndex
@@ -47,11 +47,9 @@ class StoredTeacher:
         logits = self._logits(batch.columns[self._column])
         if len(mixing_weights) == 1:
             return logits
-        probabilities = logits.float().softmax(dim=-1)
-        mixed = (
-            mixing_weights[0] * probabilities
-            + mixing_weights[1] * probabilities[partners(len(batch), probabilities.device)]
-        )
+        partners = self._logits(batch.source.columns[self._column][partner_rows(batch)])
+        own, other = (outputs.float().softmax(dim=-1) for outputs in (logits, partners))
+        mixed = mixing_weights[0] * own + mixing_weights[1] * other
         return mixed.clamp_min(_MIN_PROBABILITY).log()
 
     def predictions(self, batch: Batch, device: torch.device) -> Tensor:

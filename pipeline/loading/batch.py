@@ -29,6 +29,8 @@ class Batch:
         global_size: samples in the batches of all ranks together.
         columns: joined columns of numbers by name, float32 or int64, [B] or [B, D]; NaN or -1 for a sample
             without a value.
+        first_row: position of the first row in the global batch.
+        cut_from: the batch of which this is a slice; None: it is not one.
     """
 
     images: Tensor
@@ -40,12 +42,37 @@ class Batch:
     policy_version: int
     global_size: int
     columns: Mapping[str, Tensor] = field(default_factory=dict)
+    first_row: int = 0
+    cut_from: Batch | None = None
 
     def __len__(self) -> int:
         return len(self.ids)
 
+    @property
+    def source(self) -> Batch:
+        """The batch of which this is a slice, else this one."""
+        return self if self.cut_from is None else self.cut_from
+
+    def rows(self, start: int, stop: int) -> Batch:
+        """The slice of rows [start, stop), which shares the memory of this batch and refers to `source`."""
+        cut = slice(start, stop)
+        return replace(
+            self,
+            images=self.images[cut],
+            ids=self.ids[cut],
+            labels=self.labels[cut],
+            groups=self.groups[cut],
+            tokens=None if self.tokens is None else self.tokens[cut],
+            columns={name: column[cut] for name, column in self.columns.items()},
+            first_row=self.first_row + start,
+            cut_from=self.source,
+        )
+
     def to(self, device: torch.device | str) -> Batch:
         """The same batch with its tensors on `device`; copies from pinned memory do not block."""
+        if self.cut_from is not None:
+            start = self.first_row - self.cut_from.first_row
+            return self.cut_from.to(device).rows(start, start + len(self))
         return replace(
             self,
             images=self.images.to(device, non_blocking=True),
@@ -65,12 +92,17 @@ def on_device(values: NDArray[Any], device: torch.device) -> Tensor:
     return torch.from_numpy(values).to(device, non_blocking=True)
 
 
-def rank_slice(ids: NDArray[np.int64], rank: int, world: int) -> NDArray[np.int64]:
-    """The contiguous slice of a global batch for one rank; sizes differ by at most one.
+def rank_rows(total: int, rank: int, world: int) -> tuple[int, int]:
+    """The first row, and the end, of one rank's contiguous slice of a global batch of `total` rows.
 
-    The slices of ranks 0, 1, ... concatenated are the global batch.
+    Sizes differ by at most one. The slices of ranks 0, 1, ... concatenated are the global batch.
     """
-    return ids[len(ids) * rank // world : len(ids) * (rank + 1) // world]
+    return total * rank // world, total * (rank + 1) // world
+
+
+def rank_slice(ids: NDArray[np.int64], rank: int, world: int) -> NDArray[np.int64]:
+    """The slice of a global batch for one rank; see `rank_rows`."""
+    return ids[slice(*rank_rows(len(ids), rank, world))]
 
 
 def column_tensor(values: NDArray[np.int32], ids: NDArray[np.int64]) -> Tensor:

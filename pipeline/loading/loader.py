@@ -24,11 +24,12 @@ from numpy.typing import NDArray
 
 from pipeline.loading.augment import ViewParameters, apply_on_device, view_parameters
 from pipeline.loading.augment_config import AugmentConfig
-from pipeline.loading.batch import Batch, column_tensor, joined_tensors, rank_slice
+from pipeline.loading.batch import Batch, column_tensor, joined_tensors, rank_rows
 from pipeline.loading.captions import CaptionChoice, choose_captions
 from pipeline.loading.decode_pool import DecodePool, PendingImages
 from pipeline.loading.decode_processes import DecodeProcesses
 from pipeline.loading.loader_config import LoaderConfig
+from pipeline.loading.pairs import extend_to_pairs
 from pipeline.loading.policies.base import SamplingPolicy
 from pipeline.loading.policies.mixture import samples_per_epoch
 from pipeline.loading.progressive import ImageSizeSchedule
@@ -72,6 +73,7 @@ class Loader:
         threads: number of threads that read and decode, in each process.
         processes: number of decoding processes; 0: this process runs the threads.
         prefetch: number of batches prepared ahead.
+        whole_pairs: a batch that begins or ends inside a pair of rows is cut from one with both rows; see pairs.py.
         tokenizer: encodes captions; None: batches have no tokens.
         captions: first: each sample's first caption; random: one drawn for each epoch.
         columns: joined columns; their numeric values are part of each batch.
@@ -96,6 +98,7 @@ class Loader:
         threads: int = 2,
         processes: int = 0,
         prefetch: int = 4,
+        whole_pairs: bool = False,
         tokenizer: CaptionTokenizer | None = None,
         captions: CaptionChoice = "random",
         columns: JoinedColumns | None = None,
@@ -110,8 +113,10 @@ class Loader:
         self._augment = augment
         self._copies = copies
         self._seed = seed
-        self._rank = rank
-        self._world = world
+        total = policy.global_batch * copies
+        self._rows = rank_rows(total, rank, world)
+        # Where a pair is cut, its other row is loaded too.
+        self._loaded_rows = extend_to_pairs(*self._rows, total) if whole_pairs else self._rows
         self._prefetch = prefetch
         self._tokenizer = tokenizer
         self._captions = captions
@@ -131,8 +136,8 @@ class Loader:
         self._processes: DecodeProcesses | None = None
         self._new_pool = partial(DecodePool, reader, **decoder_options)
         if processes:
-            rows = -(-policy.global_batch * copies // world)
-            slot_bytes = rows * channels * self._image_size_schedule.largest**2
+            first, end = self._loaded_rows
+            slot_bytes = (end - first) * channels * self._image_size_schedule.largest**2
             self._processes = DecodeProcesses(
                 reader, processes=processes, slot_bytes=slot_bytes, max_pending=prefetch, **decoder_options
             )
@@ -176,7 +181,7 @@ class Loader:
 
     def _plan(self, step: int, pool: Decoders) -> _PlannedBatch:
         batch = self.policy.batch(step)
-        ids = rank_slice(np.tile(batch, self._copies), self._rank, self._world)
+        ids = np.tile(batch, self._copies)[slice(*self._loaded_rows)]
         epoch = self.policy.epoch(step)
         views = self._views(epoch, ids, len(batch))
         images_before = step * self.policy.global_batch * self._copies
@@ -184,10 +189,10 @@ class Loader:
         return _PlannedBatch(step, epoch, self.policy.version, ids, views, pending)
 
     def _views(self, epoch: int, ids: NDArray[np.int64], distinct: int) -> ViewParameters | None:
-        """The views of this rank's rows of a global batch with `distinct` different samples."""
+        """The views of the loaded rows of a global batch with `distinct` different samples."""
         if self._augment is None:
             return None
-        copies = rank_slice(np.repeat(np.arange(self._copies), distinct), self._rank, self._world)
+        copies = np.repeat(np.arange(self._copies), distinct)[slice(*self._loaded_rows)]
         return ViewParameters.concatenate(
             [
                 view_parameters(self._augment, self._seed, epoch * self._copies + copy, ids[copies == copy])
@@ -208,7 +213,7 @@ class Loader:
     ) -> _PlannedBatch:
         distinct = self.policy.global_batch
         # All copies of a sample are replaced by the same substitute.
-        slot = (distinct * self._copies * self._rank // self._world + row) % distinct
+        slot = (self._loaded_rows[0] + row) % distinct
         ids = planned.ids.copy()
         for id in substitutes(self.policy, self._seed, planned.step, slot):
             quarantine.add(error, planned.step)
@@ -239,10 +244,13 @@ class Loader:
             policy_version=planned.version,
             global_size=self.policy.global_batch * self._copies,
             columns=joined_tensors(self._columns, ids),
+            first_row=self._loaded_rows[0],
         ).to(self._device)
-        if planned.views is None or self._on_cpu:
+        if planned.views is not None and not self._on_cpu:
+            batch = replace(batch, images=apply_on_device(batch.images, planned.views))
+        if self._loaded_rows == self._rows:
             return batch
-        return replace(batch, images=apply_on_device(batch.images, planned.views))
+        return batch.rows(*(row - batch.first_row for row in self._rows))
 
 
 def build_loader(
@@ -257,6 +265,7 @@ def build_loader(
     samples: int,
     rank: int = 0,
     world: int = 1,
+    whole_pairs: bool = False,
     tokenizer: CaptionTokenizer | None = None,
     captions: CaptionChoice = "random",
     columns: JoinedColumns | None = None,
@@ -285,6 +294,7 @@ def build_loader(
         threads=config.threads,
         processes=config.processes,
         prefetch=config.prefetch,
+        whole_pairs=whole_pairs,
         tokenizer=tokenizer,
         captions=captions,
         columns=columns,

@@ -12,9 +12,10 @@ from torch import Tensor, nn
 
 from model_defs.auxiliary import AuxiliaryLogits
 from pipeline.loading.batch import Batch
+from pipeline.loading.pairs import partner_rows
 from pipeline.micro_batches import in_micro_batches
 from pipeline.preprocessing import Preprocessing
-from pipeline.training.mixing import draw_mix, partners
+from pipeline.training.mixing import draw_mix
 from pipeline.training.mixing_config import MixingConfig
 from pipeline.training.rows import UNLABELLED
 from pipeline.training.task import StepOutput
@@ -66,8 +67,9 @@ def mix_batch(batch: Batch, mixing: MixingConfig, seed: int) -> tuple[Tensor, li
     mix = draw_mix(mixing, seed, batch.step)
     if mix is None:
         return batch.images, [batch.labels], [1.0]
-    pixels, weight = mix.apply(batch.images.float())
-    return pixels, [batch.labels, batch.labels[partners(len(batch), pixels.device)]], [weight, 1.0 - weight]
+    partners = partner_rows(batch)
+    pixels, weight = mix.apply(batch.images.float(), batch.source.images[partners])
+    return pixels, [batch.labels, batch.source.labels[partners]], [weight, 1.0 - weight]
 
 
 def mixed_cross_entropy(

@@ -63,6 +63,7 @@ def build_training_objects(
         samples=len(rows),
         rank=rank,
         world=world,
+        whole_pairs=config.mixing.is_on,
         columns=joined,
         device=device,
     )

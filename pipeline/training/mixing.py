@@ -1,8 +1,7 @@
-"""Mixup and CutMix: a training image is blended with its neighbour in the batch, and so is its label.
+"""Mixup and CutMix: a training image is blended with its neighbour in the global batch, and so is its label.
 
-Row 2i is mixed with row 2i + 1 and vice versa (the batch is already in random order), with a weight drawn
-from (seed, step). So a mixed batch is reproducible, and workers with slices that begin at even rows
-get the same mixtures as a single worker.
+Row 2i is mixed with row 2i + 1 and vice versa (pipeline/loading/pairs.py), with a weight drawn from (seed, step). So a
+mixed batch is reproducible, and has the same mixtures on any number of workers and in any micro-batches.
 
 Sources: Zhang 2018, "mixup: Beyond Empirical Risk Minimization"; Yun 2019, "CutMix". As in DeiT, one weight
 per batch; unlike DeiT, partners are neighbours and not the reversed batch.
@@ -13,7 +12,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from pipeline import counter_rng
@@ -32,26 +30,29 @@ class Mix:
     weight: float
     centre: tuple[float, float] | None = None
 
-    def apply(self, images: Tensor) -> tuple[Tensor, float]:
-        """Mixed float images [B, C, H, W], and the fraction of each that comes from the image itself.
+    def apply(self, images: Tensor, partners: Tensor) -> tuple[Tensor, float]:
+        """Mixed images, and the fraction of each that comes from the image itself.
 
         The fraction differs from `weight` if the box is clipped or rounded.
+
+        Args:
+            images: float [B, C, H, W].
+            partners: the partner of each image, of the same shape and of any type.
         """
-        others = images[partners(len(images), images.device)]
         if self.centre is None:
-            return images.lerp(others, 1.0 - self.weight), self.weight
+            return images.lerp(partners.to(images.dtype), 1.0 - self.weight), self.weight
         height, width = images.shape[-2:]
         half = float(np.sqrt(1.0 - self.weight)) / 2
         top, bottom = _box_edges(self.centre[0], half, height)
         left, right = _box_edges(self.centre[1], half, width)
         mixed = images.clone()
-        mixed[:, :, top:bottom, left:right] = others[:, :, top:bottom, left:right]
+        mixed[:, :, top:bottom, left:right] = partners[:, :, top:bottom, left:right]
         return mixed, 1.0 - (bottom - top) * (right - left) / (height * width)
 
 
 def draw_mix(config: MixingConfig, seed: int, step: int) -> Mix | None:
     """The mixture for the batch of a step; None if it is not mixed."""
-    if config.mixup == 0 and config.cutmix == 0:
+    if not config.is_on:
         return None
     rng = counter_rng.generator(seed, "mixing", step)
     # The first two numbers decide whether to mix, and by which method.
@@ -61,11 +62,6 @@ def draw_mix(config: MixingConfig, seed: int, step: int) -> Mix | None:
     cut = config.cutmix > 0 and (config.mixup == 0 or chosen < 0.5)
     alpha = config.cutmix if cut else config.mixup
     return Mix(float(rng.beta(alpha, alpha)), (float(top), float(left)) if cut else None)
-
-
-def partners(rows: int, device: torch.device | str = "cpu") -> Tensor:
-    """The partner of each row: its neighbour; the last of an odd number of rows is its own partner."""
-    return (torch.arange(rows, device=device) ^ 1).clamp_(max=rows - 1)
 
 
 def _box_edges(centre: float, half: float, side: int) -> tuple[int, int]:

@@ -21,3 +21,8 @@ class MixingConfig(Config):
         "each is used for half of the mixed batches.",
     )
     probability: float = Field(1.0, ge=0, le=1, description="Probability that a batch is mixed.")
+
+    @property
+    def is_on(self) -> bool:
+        """Whether any batch may be mixed."""
+        return self.probability > 0 and (self.mixup > 0 or self.cutmix > 0)

@@ -121,6 +121,8 @@ def test_mixed_images_have_mixed_probabilities(store: ArtifactStore, shards: Art
     mixed = stored.batch_logits(batch, batch.images, [0.7, 0.3]).softmax(-1)
     expected = values.softmax(-1)
     torch.testing.assert_close(mixed, 0.7 * expected + 0.3 * expected[[1, 0, 3, 2]])
+    part = stored.batch_logits(batch.rows(1, 3), batch.images[1:3], [0.7, 0.3]).softmax(-1)
+    torch.testing.assert_close(part, mixed[1:3])
     probabilities = StoredTeacher(columns, "logits", "probabilities")
     logits = probabilities.batch_logits(batch_of(expected), batch.images, [1.0])
     torch.testing.assert_close(logits.softmax(-1), expected)

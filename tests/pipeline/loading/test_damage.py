@@ -79,15 +79,20 @@ def test_an_altered_sample_is_never_trained_on_and_the_rest_stays_as_it_was(
     assert line["reason"] == "the bytes are not those that were written"
 
 
-@pytest.mark.parametrize("world", [2, 3, 5])
-def test_the_global_batch_is_the_same_on_any_number_of_workers(own_shards: Any, world: int) -> None:
+@pytest.mark.parametrize(("world", "whole_pairs"), [(2, True), (3, False), (5, True)])
+def test_the_global_batch_is_the_same_on_any_number_of_workers(own_shards: Any, world: int, whole_pairs: bool) -> None:
     alter(own_shards, 3, 4, 17, 41, 58)
     os.truncate(own_shards.artifact.path("shards/train-00002.tar", hashed=False), int(own_shards.index.offsets[57]) + 9)
     alone = list(loader_of(own_shards).batches(0, STEPS))
-    parts = [list(loader_of(own_shards, rank=rank, world=world).batches(0, STEPS)) for rank in range(world)]
+    loaders = [loader_of(own_shards, rank=rank, world=world, whole_pairs=whole_pairs) for rank in range(world)]
+    parts = [list(loader.batches(0, STEPS)) for loader in loaders]
     for step, expected in enumerate(alone):
         for name in ("ids", "images", "labels"):
             assert torch.equal(joined(parts, step, name), getattr(expected, name)), (step, name)
+            for part in parts:
+                source = part[step].source
+                rows = slice(source.first_row, source.first_row + len(source))
+                assert torch.equal(getattr(source, name), getattr(expected, name)[rows]), (step, name)
         assert not np.isin(expected.ids.numpy(), [3, 4, 17, 41, 57, 58, 59]).any()
 
 

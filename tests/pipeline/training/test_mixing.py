@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import replace
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
 
-from pipeline.loading.batch import Batch
+from pipeline.artifacts import Artifact, ArtifactStore
+from pipeline.loading.batch import Batch, rank_rows
+from pipeline.loading.pairs import extend_to_pairs, partner_rows
 from pipeline.training.batching import split
-from pipeline.training.mixing import Mix, draw_mix, partners
+from pipeline.training.classification_config import ClassificationConfig
+from pipeline.training.mixing import Mix, draw_mix
 from pipeline.training.mixing_config import MixingConfig
+from pipeline.training.stage import ClassificationRecipe
+
+STEADY = {"name": "vit_micro", "kwargs": {"patch_size": 4, "width": 32, "depth": 1, "heads": 2}}
 
 
 def test_a_step_is_mixed_the_same_whenever_it_is_asked_for() -> None:
@@ -26,9 +37,9 @@ def test_nothing_is_mixed_by_default_and_seldom_by_a_small_probability() -> None
     assert 0.15 < np.mean([mix is not None for mix in drawn]) < 0.35
 
 
-def test_mixup_blends_neighbours() -> None:
+def test_mixup_blends_partners() -> None:
     images = torch.arange(5.0)[:, None, None, None].expand(5, 3, 2, 2)
-    mixed, weight = Mix(0.75).apply(images)
+    mixed, weight = Mix(0.75).apply(images, images[[1, 0, 3, 2, 4]])
     assert weight == 0.75
     assert mixed[:, 0, 0, 0].tolist() == [0.25, 0.75, 2.25, 2.75, 4.0]
 
@@ -36,18 +47,69 @@ def test_mixup_blends_neighbours() -> None:
 @pytest.mark.parametrize("centre", [(0.5, 0.5), (0.0, 1.0), (0.9, 0.1)])
 def test_cutmix_pastes_the_fraction_that_it_returns(centre: tuple[float, float]) -> None:
     images = torch.stack([torch.zeros(1, 40, 40), torch.ones(1, 40, 40)])
-    mixed, weight = Mix(0.64, centre).apply(images)
+    mixed, weight = Mix(0.64, centre).apply(images, images.flip(0))
     assert mixed[0].mean().item() == pytest.approx(1 - weight)
     assert mixed[1].mean().item() == pytest.approx(weight)
     if centre == (0.5, 0.5):
         assert weight == pytest.approx(0.64, abs=0.03)
 
 
-def test_parts_and_slices_keep_pairs_together() -> None:
-    ids = torch.arange(20)
-    batch = Batch(torch.zeros(20, 1, 2, 2, dtype=torch.uint8), ids, ids, ids, None, 0, 0, 20)
-    whole = ids[partners(20)].tolist()
-    parts = list(split(batch, 3))
-    assert [len(part) for part in parts] == [6, 6, 8]
-    assert [i for part in parts for i in part.ids[partners(len(part))].tolist()] == whole
-    assert [len(part) for part in split(batch, 64)] == [1] * 20
+def batch_of(rows: int) -> Batch:
+    ids = torch.arange(rows)
+    return Batch(torch.zeros(rows, 1, 2, 2, dtype=torch.uint8), ids, ids, ids, None, 0, 0, rows)
+
+
+@pytest.mark.parametrize("rows", [1, 2, 7, 8])
+def test_a_row_has_the_same_partner_in_every_cut(rows: int) -> None:
+    whole, expected = batch_of(rows), [1, 0, 3, 2, 5, 4, 7, 6][:rows]
+    if rows % 2:
+        expected[-1] = rows - 1
+    for world in range(1, min(rows, 4) + 1):
+        slices = [rank_rows(rows, rank, world) for rank in range(world)]
+        for count in range(1, rows + 1):
+            partners: list[int] = []
+            for start, stop in slices:
+                first, end = extend_to_pairs(start, stop, rows)
+                loaded = replace(whole.rows(first, end), cut_from=None)
+                for part in split(loaded.rows(start - first, stop - first), count):
+                    partners += part.to("cpu").source.ids[partner_rows(part)].tolist()
+            assert partners == expected, (world, count)
+
+
+def test_a_partner_that_was_not_loaded_is_an_error_and_no_other_row() -> None:
+    for start, stop in ((1, 4), (2, 5)):
+        with pytest.raises(ValueError, match="the loader did not load all"):
+            partner_rows(replace(batch_of(8).rows(start, stop), cut_from=None))
+
+
+@pytest.mark.parametrize(
+    ("rows", "change"),
+    [
+        (7, {"mixing": {"mixup": 0.8}}),
+        (7, {"mixing": {"cutmix": 1.0}}),
+        (9, {"mixing": {"mixup": 0.8}, "loader": {"copies": 3}}),
+    ],
+)
+def test_any_number_of_workers_and_micro_batches_has_the_same_loss(
+    rows: int,
+    change: dict[str, Any],
+    store: ArtifactStore,
+    digits: Artifact,
+    small_config: Callable[..., ClassificationConfig],
+) -> None:
+    config = small_config(model=STEADY, global_batch=rows, **change)
+    recipe = ClassificationRecipe(config, store.storage.url, digits.name)
+    measured: dict[tuple[int, int], tuple[float, float]] = {}
+    for world in range(1, 5):
+        totals = np.zeros((rows, 2))
+        for rank in range(world):
+            objects = recipe.build(torch.device("cpu"), rank, world)
+            with closing(objects.loader.batches(0, 1)) as batches:
+                batch = next(batches)
+            for count in range(1, rows + 1):
+                for part in split(batch, count):
+                    output = objects.task.training_step(objects.model, part)
+                    totals[count - 1] += np.array([output.loss.item(), output.metrics["accuracy"].item()]) * len(part)
+        measured |= {(world, count): tuple(totals[count - 1] / rows) for count in range(1, rows + 1)}
+    for cut, values in measured.items():
+        assert values == pytest.approx(measured[1, 1], rel=1e-6), cut
