@@ -33,7 +33,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from pipeline import counter_rng
-from pipeline.errors import InputError, WorkError
+from pipeline.errors import WorkError
 from pipeline.loading.batch import Batch
 from pipeline.training.batching import split
 from pipeline.training.checkpoint import Checkpoint, Checkpoints
@@ -46,6 +46,7 @@ from pipeline.training.meter import Meter
 from pipeline.training.optim import build_optimizer, set_learning_rate
 from pipeline.training.reporter import NullReporter, Reporter
 from pipeline.training.running_statistics import average_running_statistics
+from pipeline.training.synced_batch_norm import with_synced_batch_norm
 from pipeline.training.task import BatchSource, Evaluate, Refresh, Task
 from pipeline.training.training_config import TrainingConfig
 from pipeline.training.training_mode import set_training_mode
@@ -102,13 +103,14 @@ def fit(
         checkpoints: read by every rank, written by rank 0.
         reporter: receives progress and rows from rank 0; see Reporter.
     Raises:
-        InputError: the batch cannot be divided among the ranks.
+        InputError: the batch cannot be divided among the ranks, or batch norm cannot be synchronised.
         WorkError: a loss or gradient was not finite; the message names the step.
         DamagedError: a sample is damaged, or too many are: see LoaderConfig.damaged.
         StoppedError: the reporter requested a stop; a checkpoint is written.
     """
-    if training.global_batch < world:
-        raise InputError(f"global_batch={training.global_batch} for {world} workers: each needs one row at least")
+    training.check_workers(world)
+    if training.sync_batch_norm and world > 1:
+        model = with_synced_batch_norm(model, device)
     reporter = reporter if reporter is not None else NullReporter()
     is_rank_0 = rank == 0
     total = training.total_steps(epoch_samples)

@@ -6,7 +6,8 @@ one rank is the state of all, also for a resumed run with another number of work
 
 The averaged mean is that of the global batch. The averaged variance is that within a rank's rows, by which training
 normalises, as with gradient accumulation it is that within a micro-batch. The variance of the global batch is larger by
-the variance between the ranks' means (law of total variance), but nothing was normalised by it.
+the variance between the ranks' means (law of total variance), but nothing was normalised by it; for that, see
+synced_batch_norm.
 """
 
 from __future__ import annotations
@@ -16,12 +17,14 @@ import torch.distributed as dist
 from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 
+from pipeline.training.synced_batch_norm import is_synced
+
 
 @torch.no_grad()
 def average_running_statistics(model: nn.Module, share: float) -> None:
     """Averages the running statistics that a step updated over all ranks; every rank must call it.
 
-    Frozen ones, in eval mode, keep their bits.
+    Those of synchronised batch norm are equal already, and frozen ones, in eval mode, keep their bits.
 
     Args:
         model: in training mode.
@@ -30,7 +33,7 @@ def average_running_statistics(model: nn.Module, share: float) -> None:
     statistics = [
         statistic
         for module in model.modules()
-        if isinstance(module, _NormBase) and module.training
+        if isinstance(module, _NormBase) and module.training and not is_synced(module)
         for statistic in (module.running_mean, module.running_var)
         if statistic is not None
     ]

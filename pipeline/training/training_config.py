@@ -13,6 +13,7 @@ from pydantic import Field, model_validator
 
 from pipeline.config import Config, added, unkeyed
 from pipeline.counted import counted
+from pipeline.errors import InputError
 from pipeline.training.optimizer_config import AdamWConfig, OptimizerConfig
 from pipeline.training.schedule import schedule_factor
 
@@ -93,6 +94,12 @@ class TrainingConfig(Config):
         "training, where it otherwise uses those of each batch. For fine-tuning on few images. Without "
         "pretrained weights it has no effect.",
     )
+    sync_batch_norm: bool = added(
+        False,
+        description="With several workers: batch norm uses the mean and variance of the rows of all workers, so that "
+        "the result does not depend on their number. It costs two messages between the workers for each layer. "
+        "false: each worker uses its own rows.",
+    )
     log_every_steps: int = unkeyed(10, ge=1, description="Number of steps between log entries in metrics.jsonl.")
     checkpoint_every_steps: int | None = unkeyed(
         None,
@@ -109,6 +116,21 @@ class TrainingConfig(Config):
         if self.patience is not None and self.evaluate_every_epochs == 0:
             raise ValueError("patience counts evaluations, and evaluate_every_epochs=0 has one only; set it above 0")
         return self
+
+    def check_workers(self, workers: int) -> None:
+        """Checks that each worker has rows of the global batch.
+
+        Raises:
+            InputError: a worker has none, or with sync_batch_norm not one for each of its micro-batches.
+        """
+        rows = self.global_batch // workers
+        if rows < 1:
+            raise InputError(f"{workers} workers share global_batch={self.global_batch}: one row each at least")
+        if self.sync_batch_norm and workers > 1 and rows < self.accumulation:
+            raise InputError(
+                f"training.sync_batch_norm: a worker has {counted(rows, 'row')} of global_batch={self.global_batch} "
+                f"for accumulation={self.accumulation}, and each micro-batch needs one; set accumulation={rows} or less"
+            )
 
     def total_steps(self, epoch_samples: int) -> int:
         """Optimiser steps of the whole training; `steps` overrides `epochs`."""

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.counted import counted
-from pipeline.errors import InputError, TutelageError, WorkError
+from pipeline.errors import TutelageError, WorkError
 from pipeline.machine import whole_cores
 from pipeline.ray_cluster.address import check_cluster, cluster_address
 from pipeline.ray_cluster.folder import parent_folder
@@ -74,12 +74,10 @@ def check(recipe: TrainingRecipe, runner: RunnerConfig) -> None:
     """Validates recipe and runner before anything is started.
 
     Raises:
-        InputError: this machine, or the cluster, lacks the resources that the runner requests.
+        InputError: this machine, or the cluster, lacks the resources that the runner requests, or the global
+            batch has too few rows for its workers.
     """
-    if recipe.training.global_batch < runner.workers:
-        raise InputError(
-            f"{runner.workers} workers share global_batch={recipe.training.global_batch}: one row each at least"
-        )
+    recipe.training.check_workers(runner.workers)
     check_machines(runner)
 
 

@@ -239,7 +239,7 @@ def test_a_policy_that_waits_for_a_refresh_nobody_gives_is_an_error() -> None:
 
 
 def test_more_workers_than_rows_of_a_batch_are_refused() -> None:
-    with pytest.raises(InputError, match="global_batch=10 for 11 workers"):
+    with pytest.raises(InputError, match="11 workers share global_batch=10"):
         train(config(), world=11)
 
 
