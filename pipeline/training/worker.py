@@ -15,6 +15,7 @@ from pipeline.stage import Workspace
 from pipeline.storage import open_storage
 from pipeline.training.checkpoint import Checkpoints
 from pipeline.training.loop import fit
+from pipeline.training.narrow_convolutions import subsample_narrow_convolutions
 from pipeline.training.reporter import Reporter
 from pipeline.training.task import TrainingRecipe
 
@@ -48,6 +49,8 @@ def train_recipe(
     """Builds the objects on this rank and trains; returns the content of training.json, as plain JSON values."""
     torch.manual_seed(recipe.training.seed)
     objects = recipe.build(device, rank, world)
+    if device.type == "cpu":
+        subsample_narrow_convolutions(objects.model)
     if rank == 0 and (note := recipe.training.short_epoch_note(objects.epoch_samples)):
         _log.warning("%s", note)
     started = time.monotonic()
