@@ -34,7 +34,7 @@ def with_synced_batch_norm(model: nn.Module, device: torch.device) -> nn.Module:
         if isinstance(module, _BatchNorm) and type(module) not in _SYNCABLE:
             raise InputError(
                 f"training.sync_batch_norm: {name} of the model is a {type(module).__name__}, which cannot be "
-                "synchronised; leave it out"
+                "synchronised; set it to false"
             )
     if device.type != "cpu":
         return nn.SyncBatchNorm.convert_sync_batchnorm(model)
@@ -74,7 +74,8 @@ class CpuSyncBatchNorm(_BatchNorm):
 def _global_statistics(input: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Mean and biased variance [C] of each channel over the rows of all ranks, and the number of values, a scalar."""
     channels = input.shape[1]
-    mean, variance = torch.batch_norm_update_stats(input.float(), None, None, 0.0)
+    at_least_float32 = input.to(torch.promote_types(input.dtype, torch.float32))
+    mean, variance = torch.batch_norm_update_stats(at_least_float32, None, None, 0.0)
     own = torch.cat([mean, variance, mean.new_tensor([input.numel() / channels])])
     by_rank = [torch.empty_like(own) for _ in range(dist.get_world_size())]
     dist.all_gather(by_rank, own)

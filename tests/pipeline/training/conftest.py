@@ -79,8 +79,11 @@ rank, world, rendezvous, device, store, config, shards = sys.argv[1:]
 dist.init_process_group("gloo", init_method=f"file://{rendezvous}", rank=int(rank), world_size=int(world))
 recipe = ClassificationRecipe(ClassificationConfig.model_validate_json(config), store, shards)
 location = CheckpointLocation(store, "work/ranks")
-train_recipe(recipe, torch.device(device), int(rank), int(world), location, NullReporter())
-dist.destroy_process_group()
+
+def train(recipe, location):
+    train_recipe(recipe, torch.device(device), int(rank), int(world), location, NullReporter())
+
+train(recipe, location)
 """
 
 
@@ -180,14 +183,17 @@ def child_training(tmp_path: Path) -> Callable[[ArtifactStore, ClassificationCon
 
 
 @pytest.fixture
-def train_ranks(tmp_path: Path) -> Callable[[ArtifactStore, ClassificationConfig, int, str], CheckpointLocation]:
-    """Trains on the store's digits as ranks of a gloo group, one process each; returns their checkpoint location."""
+def train_ranks(tmp_path: Path) -> Callable[..., CheckpointLocation]:
+    """Trains on the store's digits as ranks of a gloo group, one process each; returns their checkpoint location.
+
+    `after` is code that each rank runs after the training.
+    """
 
     def train(
-        store: ArtifactStore, config: ClassificationConfig, world: int, device: str = "cpu"
+        store: ArtifactStore, config: ClassificationConfig, world: int, device: str = "cpu", after: str = ""
     ) -> CheckpointLocation:
         script = tmp_path / "rank.py"
-        script.write_text(_RANK)
+        script.write_text(f"{_RANK}{after}\ndist.destroy_process_group()\n")
         rendezvous = f"{mkdtemp(dir=tmp_path)}/ranks"  # a file: a free port may be taken before it is bound
         common = [str(world), rendezvous, device, store.storage.url, config.model_dump_json()]
         ranks = [
