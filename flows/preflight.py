@@ -46,6 +46,7 @@ def check_ready(parameters: Config, store: ArtifactStore) -> None:
         _check_model(path, config)
         if not _is_given(path, parameters):
             _check_weights(path, config, store)
+        _check_workers(path, config)
         _check_runner(path, config)
     if isinstance(parameters, TeacherParameters) and not _is_given("teacher", parameters):
         _check_baseline(parameters)
@@ -176,6 +177,20 @@ def _check_baseline(parameters: TeacherParameters) -> None:
             ProbedModelConfig.of(parameters.teacher, parameters.baseline).head_name()
         except InputError as error:
             raise InputError(f"baseline: {error}") from None
+
+
+def _check_workers(path: str, config: BaseModel) -> None:
+    """Refuses a training in which the global batch has too few rows for the workers that share it."""
+    from pipeline.training.placement import RunnerConfig
+    from pipeline.training.training_config import TrainingConfig
+
+    parts = {type(part): part for _, part in config}
+    training, runner = parts.get(TrainingConfig), parts.get(RunnerConfig)
+    if training is not None and runner is not None:
+        try:
+            training.check_workers(runner.workers)
+        except InputError as error:
+            raise InputError(f"{path}: {error}") from None
 
 
 def _check_runner(path: str, config: BaseModel) -> None:

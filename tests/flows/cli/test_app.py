@@ -67,7 +67,23 @@ def one_line(capsys: pytest.CaptureFixture[str]) -> str:
             ["run", "lifecycle", "--preset", "emoji", "--set", "student.model={name: lenet5, kwargs: {}}"],
             "student.model 'lenet5' has no distillation token; set student.distillation.method=soft or hard",
         ),
-        (["run", "train-teacher", "--set", "teacher.runner.workers=4000"], "teacher.runner: workers=4000"),
+        (
+            ["run", "train-teacher", "--set", "teacher={runner: {workers: 4000}, training: {global_batch: 4000}}"],
+            "teacher.runner: workers=4000",
+        ),
+        (
+            ["run", "train-teacher", "--set", "teacher.runner.workers=4000"],
+            "teacher: 4000 workers share global_batch=64: one row each at least",
+        ),
+        (
+            [
+                "run",
+                "train-teacher",
+                "--set",
+                "teacher={runner: {workers: 60}, training: {sync_batch_norm: true, accumulation: 5}}",
+            ],
+            "teacher: training.sync_batch_norm: a worker has 4 rows of global_batch=256 for accumulation=5",
+        ),
         (["run", "--presett", "x"], "No such option: --presett"),
         (["rum"], "Did you mean 'run'?"),
         (["run"], "Missing argument 'FLOW'"),
