@@ -170,7 +170,12 @@ class _Model(Config):
     """The model to register; the first field of its flow."""
 
     model: str | None = reference(
-        "The model to register", "distill-student", "train-teacher", "pretrain-clip", without=_NEW_STUDENT
+        "The model to register",
+        "distill-student",
+        "train-teacher",
+        "linear-probe",
+        "pretrain-clip",
+        without=_NEW_STUDENT,
     )
 
 

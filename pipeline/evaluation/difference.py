@@ -21,11 +21,8 @@ def accuracy_difference(test: McNemarResult, first: str, second: str) -> str:
         test: of `first` against `second`.
         first, second: their names.
     """
-    low, high = _in_direction(test.difference, test.low, test.high)
-    evidence = (
-        f"(95% interval {_points(low)} to {_points(high)}, {p_value(test.p_value)}, on "
-        f"{counted(test.samples, 'image')})"
-    )
+    difference, low, high = (_points(share) for share in (test.difference, test.low, test.high))
+    evidence = f"({_interval(difference, low, high)}, {p_value(test.p_value)}, on {counted(test.samples, 'image')})"
     if test.difference == 0:
         return _finding(f"{first} and {second} are equally accurate {evidence}", shown=False)
     direction = "more" if test.difference > 0 else "less"
@@ -44,11 +41,8 @@ def score_difference(test: BootstrapResult, samples: int, score: str, first: str
     same = f"{first} and {second} have the same {score}"
     if test.low == test.difference == test.high == 0:
         return _finding(f"{same} on each of {counted(samples, 'image')}", shown=False)
-    low, high = _in_direction(test.difference, test.low, test.high)
-    evidence = (
-        f"(95% interval {_signed(low, 3)} to {_signed(high, 3)}, {p_value(test.p_value)}, on "
-        f"{counted(samples, 'image')})"
-    )
+    difference, low, high = (_signed(value, 3) for value in (test.difference, test.low, test.high))
+    evidence = f"({_interval(difference, low, high)}, {p_value(test.p_value)}, on {counted(samples, 'image')})"
     if test.difference == 0:
         return _finding(f"{same} {evidence}", shown=False)
     direction = "higher" if test.difference > 0 else "lower"
@@ -60,9 +54,10 @@ def _finding(sentence: str, *, shown: bool) -> str:
     return sentence if shown else f"No difference can be shown: {sentence}"
 
 
-def _in_direction(difference: float, low: float, high: float) -> tuple[float, float]:
-    """The interval for a sentence that states the sign in words: "3 points less" has 1 to 5, not -5 to -1."""
-    return (low, high) if difference >= 0 else (-high, -low)
+def _interval(difference: str, low: str, high: str) -> str:
+    """The interval; with the difference if its sign is in words only ("less accurate"), as the interval has signs."""
+    interval = f"95% interval {low} to {high}"
+    return f"difference {difference}, {interval}" if difference.startswith("\N{MINUS SIGN}") else interval
 
 
 def _points(share: float) -> str:

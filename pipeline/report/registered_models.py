@@ -57,12 +57,18 @@ def standing(name: str, summary: Mapping[str, Any], champions: Mapping[str, Any]
 
 def champion_classifier(run: RunData) -> str:
     """Which of the run's classifiers is champion at its end: "student" or "teacher"; "student" if none is."""
+    name = champion_registration(run)
+    return "student" if name is None else str(model_name(run, run.registrations[name]))
+
+
+def champion_registration(run: RunData) -> str | None:
+    """The name in the run of the registration whose student or teacher is champion at its end; None if none is."""
     champions = champions_of(run)
     for name, artifact in run.registrations.items():
-        subject = model_name(run, artifact)
-        if subject in ("student", "teacher") and standing(name, artifact.summary, champions) == "champion":
-            return subject
-    return "student"
+        is_classifier = model_name(run, artifact) in ("student", "teacher")
+        if is_classifier and standing(name, artifact.summary, champions) == "champion":
+            return name
+    return None
 
 
 def model_name(run: RunData, registration: Artifact) -> str | None:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from pipeline.counted import counted
 from pipeline.evaluation.difference import p_value
 from pipeline.html.markup import Child, Markup, details, join, table, tag
-from pipeline.report.comparisons import mcnemar_between, teacher_against_baseline
+from pipeline.report.comparisons import baseline_notes, mcnemar_between
 from pipeline.report.confusion import confused_pairs, confusion_figure
 from pipeline.report.gallery import Gallery
 from pipeline.report.registered_models import champion_classifier
@@ -68,10 +68,9 @@ def accuracy_section(run: RunData, *, mistakes: bool) -> Markup | None:
     if not rows:
         return None
     head = ["model", "measured on", "accuracy", "0 – 100%", "95% interval", "chance", "majority", "images"]
-    against_baseline = teacher_against_baseline(run)
     notes = [
         *[_other_measures(evaluation) for evaluation in run.evaluations],
-        tag("p", against_baseline, class_="note") if against_baseline is not None else None,
+        *(tag("p", sentence, class_="note") for sentence in baseline_notes(run)),
         _student_against_teacher(run),
     ]
     splits = " and ".join(sorted({evaluation.split for evaluation in run.evaluations if evaluation.split}))

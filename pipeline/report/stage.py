@@ -11,7 +11,7 @@ from pipeline.artifacts import Artifact
 from pipeline.config import Config, renamed
 from pipeline.counted import counted
 from pipeline.errors import InputError
-from pipeline.report.comparisons import teacher_against_baseline
+from pipeline.report.comparisons import baseline_notes
 from pipeline.report.run_data import read_run
 from pipeline.report.summary import report_markdown
 from pipeline.stage import Workspace
@@ -68,5 +68,5 @@ class RunReport:
         kilobytes = round(len(text.encode()) / 1000)
         words = f"{kilobytes:,} kB over {counted(len(inputs), 'artifact')}"
         summary = {"artifacts": len(inputs), "kilobytes": kilobytes, "headline": words}
-        against_baseline = teacher_against_baseline(run)
-        return summary if against_baseline is None else {**summary, "notes": [against_baseline]}
+        notes = baseline_notes(run)
+        return {**summary, "notes": notes} if notes else summary

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pipeline.artifacts import Artifact
 from pipeline.headline import headline
 from pipeline.html.markdown import table, text
-from pipeline.report.comparisons import teacher_against_baseline
+from pipeline.report.comparisons import baseline_notes
 from pipeline.report.registered_models import champions_of, cost_line, model_name, registered_name, standing
 from pipeline.report.results import accuracy_rows
 from pipeline.report.run_data import RunData, read_run
@@ -38,8 +38,8 @@ def report_markdown(inputs: Mapping[str, Artifact], title: str = "Tutelage run")
         if summary.get("lookup") and not role.startswith("replaced"):
             lines += ["```python", str(summary["lookup"]).replace("```", ""), "```", ""]
     lines += _accuracies(run)
-    against_baseline = teacher_against_baseline(run)
-    lines += [text(against_baseline), ""] if against_baseline is not None else []
+    for sentence in baseline_notes(run):
+        lines += [text(sentence), ""]
     lines += _retrieval(run)
     rows = stage_rows(inputs)
     if rows:

@@ -15,9 +15,14 @@ from pydantic import BaseModel
 from flows.catalog import FLOWS
 from flows.cli.parameters_file import apply_settings, dump
 from flows.cli.written_values import plain_values
+from flows.parameters import RegisterModelParameters
 from flows.presets import PRESETS
 from pipeline.config import _models_in, parse_config
+from pipeline.contrastive.stage import PretrainClip
+from pipeline.distillation.stage import DistillStudent
 from pipeline.errors import InputError
+from pipeline.training.linear_probe.stage import LinearProbe
+from pipeline.training.stage import TrainTeacher
 
 
 @pytest.mark.parametrize("flow", FLOWS)
@@ -158,3 +163,8 @@ def fields(model: type[BaseModel], path: str = "") -> Iterator[tuple[str, Any]]:
             yield f"{path}{name}", field
         for inner in _models_in(field.annotation):
             yield from fields(inner, f"{path}{name}.")
+
+
+def test_every_model_that_a_lifecycle_evaluates_can_be_registered() -> None:
+    extra: Any = RegisterModelParameters.model_fields["model"].json_schema_extra
+    assert set(extra["stages"]) == {stage.name for stage in (LinearProbe, TrainTeacher, DistillStudent, PretrainClip)}

@@ -57,7 +57,7 @@ def test_two_models_are_compared_on_the_same_images(
     assert main(["compare", red.name, blue.name[:20], "--out", "page.html"]) == 0
     printed = capsys.readouterr().out
     # McNemar's exact test of 9 against 3: 2 * (1 + 12 + 66 + 220) / 2^12 = 0.146.
-    sentence = "No difference can be shown: B is 50.0 points less accurate than A (95% interval"
+    sentence = "No difference can be shown: B is 50.0 points less accurate than A (difference \u221250.0, 95% interval"
     assert sentence in printed
     assert "p = 0.15, on 12 images)." in printed
     assert "only B is right: 3 images" in printed

@@ -1,4 +1,4 @@
-"""Sentences about two models: the direction in words, the interval in that direction, and no claim without evidence."""
+"""Sentences about two models: the direction in words, the interval with its signs, and no claim without evidence."""
 
 from __future__ import annotations
 
@@ -12,12 +12,13 @@ def outcomes(right: int, wrong: int) -> np.ndarray:
     return np.array([True] * right + [False] * wrong)
 
 
-def test_direction_is_said_in_words_and_the_interval_follows_it() -> None:
+def test_direction_is_said_in_words_and_the_interval_has_its_signs() -> None:
     better, worse = outcomes(90, 10), outcomes(70, 30)
     said = accuracy_difference(mcnemar(better, worse), "B", "A")
     assert said == "B is 20.0 points more accurate than A (95% interval 11.7 to 27.5, p < 0.0001, on 100 images)"
     said = accuracy_difference(mcnemar(worse, better), "B", "A")
-    assert said == "B is 20.0 points less accurate than A (95% interval 11.7 to 27.5, p < 0.0001, on 100 images)"
+    signed = "difference \u221220.0, 95% interval \u221227.5 to \u221211.7"
+    assert said == f"B is 20.0 points less accurate than A ({signed}, p < 0.0001, on 100 images)"
 
 
 def test_nothing_is_claimed_without_evidence() -> None:

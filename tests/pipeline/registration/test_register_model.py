@@ -390,7 +390,7 @@ def test_a_student_that_is_hardly_smaller_is_compared_with_its_teacher_in_one_se
     size = f"{cost['parameters'] / 1e6:.2f}M parameters ({cost['megabytes']:.1f} MB)"
     assert said is not None
     assert said.startswith(f"The student has {size}, its teacher {size}; the student is ")
-    assert "points less accurate than its teacher (95% interval" in said
+    assert "points less accurate than its teacher (difference \u2212" in said
     small = {"parameters": cost["parameters"] / 10, "megabytes": 0.1}
     assert against_teacher(small, read_outcomes(colours.evaluate(teacher)), inputs, colours.store) is None
     assert against_teacher(cost, outcomes, colours.inputs(student), colours.store) is None
