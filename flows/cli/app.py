@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -347,7 +348,7 @@ def _exit_code(arguments: list[str]) -> int:
         code = command.main(args=arguments, prog_name="tutelage", standalone_mode=False)
         sys.stdout.flush()
     except typer.TyperException as error:
-        print(f"tutelage: {_usage_line(error)}", file=sys.stderr)
+        print(f"tutelage: {_usage_line(error, _command_path(command, arguments))}", file=sys.stderr)
         return InputError.exit_code
     except TutelageError as error:
         print(f"tutelage: {' '.join(str(error).split())}", file=sys.stderr)
@@ -376,14 +377,29 @@ def _exit_code(arguments: list[str]) -> int:
     return code if isinstance(code, int) else 0
 
 
-def _usage_line(error: typer.TyperException) -> str:
+def _command_path(command: Any, arguments: Sequence[str]) -> str:
+    """The command that the arguments begin with, e.g. "tutelage models show"."""
+    path = ["tutelage"]
+    for argument in arguments:
+        command = getattr(command, "commands", {}).get(argument)
+        if command is None:
+            break
+        path.append(argument)
+    return " ".join(path)
+
+
+def _usage_line(error: typer.TyperException, command: str) -> str:
+    """The error's message in one line, with the command whose --help says more."""
     format_message = getattr(error, "format_message", None)
     message = str(format_message() if format_message else error).strip()
     if not message:
         return "no command given; see tutelage --help"
-    context = getattr(error, "ctx", None)
-    where = context.command_path if context is not None else "tutelage"
-    return f"{shortened(' '.join(message.split()).rstrip('.'), _USAGE_CHARS)}; see {where} --help"
+    line = shortened(" ".join(message.split()).rstrip("."), _USAGE_CHARS)
+    setting = re.search(r"extra argument.*?\(([\w.]+=)", line)
+    advice = (
+        f"write --set {setting[1]}..." if setting and command.startswith(("tutelage run", "tutelage config")) else ""
+    )
+    return "; ".join(part for part in (line, advice, f"see {command} --help") if part)
 
 
 if __name__ == "__main__":

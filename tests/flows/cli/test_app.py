@@ -85,6 +85,8 @@ def one_line(capsys: pytest.CaptureFixture[str]) -> str:
             "teacher: training.sync_batch_norm: a worker has 4 rows of global_batch=256 for accumulation=5",
         ),
         (["run", "--presett", "x"], "No such option: --presett"),
+        (["evaluate", "models:/x@champion", "--data"], "requires an argument; see tutelage evaluate --help"),
+        (["run", "lifecycle", "data.seed=1"], "(data.seed=1); write --set data.seed=...; see tutelage run --help"),
         (["rum"], "Did you mean 'run'?"),
         (["run"], "Missing argument 'FLOW'"),
         (["artifacts", "show", "shard-dataset/0a"], "unknown artifact"),
