@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from pipeline.counted import counted
+
 
 def evaluation_summary(split: str, metrics: Mapping[str, float]) -> dict[str, Any]:
     """The headline numbers: one accuracy with chance and majority rate, and retrieval with its chance level."""
@@ -21,7 +23,11 @@ def evaluation_summary(split: str, metrics: Mapping[str, float]) -> dict[str, An
         "retrieval/text_retrieval_chance@1",
     )
     measured = {name: metrics[name] for name in shown if name in metrics}
-    return {"split": split, **measured, "headline": evaluation_headline(measured)}
+    words = evaluation_headline(measured)
+    count = metrics.get("accuracy/samples", metrics.get("zero_shot/samples"))
+    if count is not None:
+        words += f" on {counted(int(count), 'image' if split == 'all' else f'{split} image')}"
+    return {"split": split, **measured, "headline": words}
 
 
 def evaluation_headline(summary: Mapping[str, Any]) -> str:

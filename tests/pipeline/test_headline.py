@@ -1,6 +1,6 @@
 """What a stage's result is called in a few words."""
 
-from pipeline.evaluation.summary import evaluation_headline
+from pipeline.evaluation.summary import evaluation_headline, evaluation_summary
 from pipeline.headline import headline
 from pipeline.sharding.mixture.stage import mixture_headline
 
@@ -19,6 +19,12 @@ def test_an_older_summary_without_a_headline_shows_its_first_values():
 def test_an_accuracy_never_stands_without_its_floors():
     words = evaluation_headline({"accuracy/top1": 0.5, "accuracy/chance": 0.02, "accuracy/majority": 0.061})
     assert words == "top-1 50.0% (chance 2.0%, majority 6.1%)"
+
+
+def test_an_accuracy_has_the_images_that_it_is_of():
+    metrics = {"accuracy/top1": 0.5, "accuracy/samples": 1200.0}
+    assert evaluation_summary("test", metrics)["headline"] == "top-1 50.0% on 1,200 test images"
+    assert evaluation_summary("all", {**metrics, "accuracy/samples": 1.0})["headline"] == "top-1 50.0% on 1 image"
 
 
 def test_a_mixture_names_its_data_sets():
