@@ -312,7 +312,7 @@ def deploy() -> int:
     from pipeline.service_url import without_credentials
 
     # At once: Prefect's imports and the six deployments take half a minute.
-    print(f"creating six deployments on {without_credentials(server)} ...", flush=True)
+    print(f"creating six deployments on {without_credentials(server)}, in about half a minute ...", flush=True)
     from flows.deployments import apply
     from flows.prefect_server import check_server
 
