@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import os
-import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -34,10 +33,10 @@ from flows.cli.shell_arguments import (
     Settings,
 )
 from flows.cli.standard_files import BROKEN_PIPE, discard_output, open_standard_files
+from flows.cli.usage_line import command_path, usage_line
 from flows.prefect_login import move_login_out_of_url
 from pipeline.errors import InputError, TutelageError, WorkError, shortened
 
-_USAGE_CHARS = 600
 _SERVER_ERROR_CHARS = 500
 _QUIET = {
     "DO_NOT_TRACK": "true",
@@ -348,7 +347,7 @@ def _exit_code(arguments: list[str]) -> int:
         code = command.main(args=arguments, prog_name="tutelage", standalone_mode=False)
         sys.stdout.flush()
     except typer.TyperException as error:
-        print(f"tutelage: {_usage_line(error, _command_path(command, arguments))}", file=sys.stderr)
+        print(f"tutelage: {usage_line(error, command_path(command, arguments))}", file=sys.stderr)
         return InputError.exit_code
     except TutelageError as error:
         print(f"tutelage: {' '.join(str(error).split())}", file=sys.stderr)
@@ -375,31 +374,6 @@ def _exit_code(arguments: list[str]) -> int:
         print(f"tutelage: {WorkError(line)}", file=sys.stderr)
         return WorkError.exit_code
     return code if isinstance(code, int) else 0
-
-
-def _command_path(command: Any, arguments: Sequence[str]) -> str:
-    """The command that the arguments begin with, e.g. "tutelage models show"."""
-    path = ["tutelage"]
-    for argument in arguments:
-        command = getattr(command, "commands", {}).get(argument)
-        if command is None:
-            break
-        path.append(argument)
-    return " ".join(path)
-
-
-def _usage_line(error: typer.TyperException, command: str) -> str:
-    """The error's message in one line, with the command whose --help says more."""
-    format_message = getattr(error, "format_message", None)
-    message = str(format_message() if format_message else error).strip()
-    if not message:
-        return "no command given; see tutelage --help"
-    line = shortened(" ".join(message.split()).rstrip("."), _USAGE_CHARS)
-    setting = re.search(r"extra argument.*?\(([\w.]+=)", line)
-    advice = (
-        f"write --set {setting[1]}..." if setting and command.startswith(("tutelage run", "tutelage config")) else ""
-    )
-    return "; ".join(part for part in (line, advice, f"see {command} --help") if part)
 
 
 if __name__ == "__main__":

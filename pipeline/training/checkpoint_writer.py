@@ -51,7 +51,7 @@ class CheckpointWriter:
             write.result()
 
     @contextmanager
-    def ended(self) -> Iterator[None]:
+    def finished_on_error(self) -> Iterator[None]:
         """On an error within this context the started checkpoint is still written; an error of that is only logged."""
         try:
             yield

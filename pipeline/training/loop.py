@@ -147,7 +147,10 @@ def fit(
         limit = loader.policy.ready_until()
         stop = total if limit is None else min(total, limit)
         set_training_mode(model, freeze_batch_norm=freeze_batch_norm)
-        with _closing(loader.batches(state.step, stop)) as batches, writer.ended() if writer else nullcontext():
+        with (
+            _closing(loader.batches(state.step, stop)) as batches,
+            writer.finished_on_error() if writer else nullcontext(),
+        ):
             meter.start_step()
             for batch in batches:
                 meter.batch_received()

@@ -98,7 +98,7 @@ def test_a_write_that_fails_is_an_error(tmp_path: Path, ask: Callable[[Checkpoin
 
 def test_an_error_of_the_training_ends_the_write_and_stays_the_error(storage: SlowStorage, tmp_path: Path) -> None:
     def train(writer: CheckpointWriter) -> None:
-        with writer.ended():
+        with writer.finished_on_error():
             writer.start(state())
             raise ValueError("of the training")
 
