@@ -83,6 +83,10 @@ class ContrastiveConfig(Config):
             raise ValueError(
                 "training.patience: early stopping is for classifiers, which have a validation accuracy; set it to null"
             )
+        if self.training.export_weights == "best":
+            raise ValueError(
+                "training.export_weights: best is for classifiers, which have a validation accuracy; set ema or raw"
+            )
         if self.training.freeze_batch_norm:
             raise ValueError("training.freeze_batch_norm: is for classifiers; leave it out")
         if self.training.optimizer.layer_decay is not None:

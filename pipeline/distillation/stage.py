@@ -20,8 +20,8 @@ from pipeline.exported_model import ExportedModel
 from pipeline.sharding.format.index import SampleIndex
 from pipeline.sharding.format.joined_columns import JoinedColumns, open_columns
 from pipeline.stage import Workspace
-from pipeline.training.classification import ClassifierEvaluation
 from pipeline.training.classifier import build_training_objects, class_weights_of, export, summary
+from pipeline.training.classifier_evaluation import ClassifierEvaluation
 from pipeline.training.input_artifacts import open_artifact, open_optional
 from pipeline.training.rows import labelled_rows, training_rows
 from pipeline.training.runner import execute
@@ -111,7 +111,8 @@ class DistillStudent:
             artifact_names.get("weights"),
             artifact_names.get("columns"),
         )
-        result = execute(recipe, config.runner, work, params={**json.loads(canonical_json(config)), **artifact_names})
+        params = {**json.loads(canonical_json(config)), **artifact_names}
+        result = execute(recipe, config.runner, work, params=params, labels=index.label_names)
         if report is not None:
             write_report(report, work.output)
         export(config, index.label_names, result, work)

@@ -12,7 +12,6 @@ from pipeline.distillation.teacher import Teacher
 from pipeline.loading.batch import Batch
 from pipeline.preprocessing import Preprocessing
 from pipeline.training.classification import (
-    ClassifierEvaluation,
     accuracy,
     auxiliary_loss,
     mix_batch,
@@ -20,8 +19,9 @@ from pipeline.training.classification import (
     mixed_cross_entropy,
     without_auxiliary,
 )
+from pipeline.training.classifier_evaluation import ClassifierEvaluation
 from pipeline.training.mixing_config import MixingConfig
-from pipeline.training.task import StepOutput
+from pipeline.training.task import Measurement, StepOutput
 
 
 class Distillation:
@@ -89,7 +89,7 @@ class StudentEvaluation:
         self._teacher = teacher
         self._predictions: list[Tensor] = []
 
-    def __call__(self, model: nn.Module) -> dict[str, float]:
+    def __call__(self, model: nn.Module) -> Measurement:
         device = self._evaluation.device
         totals = torch.zeros(2, dtype=torch.float64, device=device)
         previous_predictions, predictions_by_batch = iter(self._predictions), []
@@ -107,4 +107,5 @@ class StudentEvaluation:
         if self._evaluation.world > 1:
             dist.all_reduce(totals)
         agreed, rows = totals.tolist()
-        return {**metrics, "val/agreement": agreed / rows}
+        metrics["val/agreement"] = agreed / rows
+        return metrics

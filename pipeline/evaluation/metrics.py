@@ -67,13 +67,22 @@ def confusion_matrix(labels: Labels, predicted: Labels, num_classes: int) -> NDA
 
 def per_class_accuracy(confusion: NDArray[np.int64]) -> NDArray[np.float64]:
     """Fraction of each true class that was predicted right, [K]; NaN for a class without samples."""
-    totals = confusion.sum(axis=1)
-    return np.divide(np.diag(confusion), totals, out=np.full(len(totals), np.nan), where=totals > 0)
+    return class_accuracies(np.diag(confusion), confusion.sum(axis=1))
+
+
+def class_accuracies(correct: NDArray[np.integer], totals: NDArray[np.integer]) -> NDArray[np.float64]:
+    """Fraction of each class that was predicted right, [K], from counts [K]; NaN for a class without samples."""
+    return np.divide(correct, totals, out=np.full(len(totals), np.nan), where=totals > 0)
 
 
 def balanced_accuracy(confusion: NDArray[np.int64]) -> float:
     """Mean of the per-class accuracies over the classes that have samples; chance is 1 / K."""
-    accuracies = per_class_accuracy(confusion)
+    return mean_class_accuracy(np.diag(confusion), confusion.sum(axis=1))
+
+
+def mean_class_accuracy(correct: NDArray[np.integer], totals: NDArray[np.integer]) -> float:
+    """Balanced accuracy from counts by class, [K]."""
+    accuracies = class_accuracies(correct, totals)
     present = accuracies[~np.isnan(accuracies)]
     if len(present) == 0:
         raise ValueError("no samples to measure")
@@ -121,12 +130,28 @@ def expected_calibration_error(confidence: NDArray[np.floating], correct: NDArra
         bins: equally wide intervals (low, high]; 0 falls into the first.
     Source: Guo et al. 2017, equation 3, with its 15 bins.
     """
-    if len(confidence) == 0:
-        raise ValueError("no samples to measure")
+    return calibration_error_of(calibration_sums(confidence, correct, bins), len(confidence))
+
+
+def calibration_sums(
+    confidence: NDArray[np.floating], correct: NDArray[np.bool_], bins: int = 15
+) -> NDArray[np.float64]:
+    """The sums of confidence and of correct predictions in each bin, [2, bins]; those of parts of the data add up.
+
+    Args:
+        confidence, correct, bins: as in `expected_calibration_error`.
+    """
     bin_of = np.clip(np.ceil(np.asarray(confidence, dtype=np.float64) * bins).astype(np.int64) - 1, 0, bins - 1)
     confidences = np.bincount(bin_of, weights=confidence, minlength=bins)
     hits = np.bincount(bin_of, weights=correct, minlength=bins)
-    return float(np.abs(confidences - hits).sum() / len(confidence))
+    return np.stack([confidences, hits])
+
+
+def calibration_error_of(sums: NDArray[np.float64], samples: int) -> float:
+    """The expected calibration error of `samples` samples with these `calibration_sums`."""
+    if samples == 0:
+        raise ValueError("no samples to measure")
+    return float(np.abs(sums[0] - sums[1]).sum() / samples)
 
 
 def wilson_interval(successes: float, samples: float, confidence: float = 0.95) -> tuple[float, float]:

@@ -41,7 +41,7 @@ def learning_section(run: RunData) -> Markup | None:
             (
                 f"accuracy-{classifiers[0].name}",
                 f"Accuracy of the {names} on the validation split{' (unseen concepts)' if run.has_concepts else ''}",
-                _lines(classifiers, "val/accuracy"),
+                _accuracy_lines(classifiers),
                 True,
                 levels,
             ),
@@ -188,6 +188,18 @@ def _lines(trainings: list[Training], key: str) -> list[Series]:
         for color, training in enumerate(trainings)
         if (points := _series(training, key))
     ]
+
+
+def _accuracy_lines(classifiers: list[Training]) -> list[Series]:
+    """The accuracy of what is exported, and with a moving average (EMA) also that of the other weights."""
+    others = [
+        (f"{display_name(training.name)}, {words} weights", points)
+        for training in classifiers
+        for key, words in (("val/accuracy_raw", "raw"), ("val/accuracy_ema", "EMA"))
+        if (points := _series(training, key))
+    ]
+    exported = _lines(classifiers, "val/accuracy")
+    return [*exported, *(Series(name, points, len(classifiers) + n) for n, (name, points) in enumerate(others))]
 
 
 def _series(training: Training, key: str) -> list[tuple[float, float]]:

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
-import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from model_defs.auxiliary import AuxiliaryLogits
 from pipeline.loading.batch import Batch
 from pipeline.loading.pairs import partner_rows
-from pipeline.micro_batches import in_micro_batches
 from pipeline.preprocessing import Preprocessing
 from pipeline.training.mixing import draw_mix
 from pipeline.training.mixing_config import MixingConfig
@@ -147,52 +144,3 @@ def mixed_accuracy(logits: Tensor, labels: list[Tensor], mixing_weights: list[fl
     """
     fractions = [weight * accuracy(logits, label) for label, weight in zip(labels, mixing_weights, strict=True)]
     return torch.stack(fractions).sum()
-
-
-class ClassifierEvaluation:
-    """Accuracy and loss on labelled samples, split over the ranks; every rank gets the same numbers.
-
-    Args:
-        batches: this rank's batches; iterated once per call.
-        preprocessing: converts uint8 images to the model's input.
-        prefix: prefix of the metric names, e.g. "val".
-    """
-
-    def __init__(
-        self, batches: Iterable[Batch], preprocessing: Preprocessing, *, device: torch.device, world: int, prefix: str
-    ) -> None:
-        self._batches = batches
-        self._preprocessing = preprocessing
-        self.device = device
-        self.world = world
-        self._prefix = prefix
-
-    def __call__(
-        self, model: nn.Module, on_batch: Callable[[Batch, Tensor], None] = lambda batch, logits: None
-    ) -> dict[str, float]:
-        """Accuracy, top-5 accuracy and mean loss in nats, by metric name.
-
-        Args:
-            on_batch: called with each batch and its logits, [B, classes] on the device.
-        """
-        totals = torch.zeros(4, dtype=torch.float64, device=self.device)
-        for batch in self._batches:
-            images = batch.images.to(self.device)
-            labels = batch.labels.to(self.device)
-            logits = in_micro_batches(lambda some: model(self._preprocessing.normalise(some)), images).float()
-            on_batch(batch, logits)
-            top = logits.topk(min(5, logits.shape[1]), dim=1).indices == labels[:, None]
-            loss = F.cross_entropy(logits, labels, reduction="sum")
-            totals[0] += top[:, 0].sum()
-            totals[1] += top.sum()
-            totals[2] += loss
-            totals[3] += len(labels)
-        if self.world > 1:
-            dist.all_reduce(totals)
-        correct, correct_in_5, loss, rows = totals.tolist()
-        name = self._prefix
-        return {
-            f"{name}/accuracy": correct / rows,
-            f"{name}/accuracy_top5": correct_in_5 / rows,
-            f"{name}/loss": loss / rows,
-        }

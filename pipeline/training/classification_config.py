@@ -54,8 +54,8 @@ class ClassificationConfig(ImageModelConfig):
         Raises:
             InputError: the model is unknown, mean or std is still to be read from the pretrained weights, `copies` does
                 not divide the batch, class_weights names an unknown label, the shards have too few labels or lack
-                labelled rows of the train split (or of val, for `patience`), or the columns are not the ones that
-                `keep` names.
+                labelled rows of the train split (or of val, for `patience` and `export_weights=best`), or the columns
+                are not the ones that `keep` names.
         """
         import torch
 
@@ -72,6 +72,11 @@ class ClassificationConfig(ImageModelConfig):
             raise InputError(
                 f"training.patience: {shards.name} has no labelled sample in its val split, by which a training stops "
                 "early; set patience=null, or shard with split.val_share above 0"
+            )
+        if self.training.export_weights == "best" and len(labelled_rows(index, "val")) == 0:
+            raise InputError(
+                f"training.export_weights: best needs labelled samples in the val split of {shards.name}; set ema or "
+                "raw, or shard with split.val_share above 0"
             )
         _, joined = open_columns(columns, index, keep=self.keep)
         rows = training_rows(index, joined, self.keep)

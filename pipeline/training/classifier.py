@@ -19,8 +19,8 @@ from pipeline.sharding.format.index import SampleIndex
 from pipeline.sharding.format.joined_columns import open_columns
 from pipeline.stage import Workspace
 from pipeline.training.class_weights import class_weights
-from pipeline.training.classification import ClassifierEvaluation
 from pipeline.training.classification_config import ClassificationConfig
+from pipeline.training.classifier_evaluation import ClassifierEvaluation
 from pipeline.training.rows import labelled_rows, training_rows
 from pipeline.training.runner import TrainingResult, training_headline
 from pipeline.training.starting_head import StartingHead
@@ -80,7 +80,14 @@ def build_training_objects(
             threads=config.loader.threads,
         )
         cached = CachedBatches(batches, rank_slice(validation_rows, rank, world), config.loader.evaluation_megabytes)
-        evaluation = ClassifierEvaluation(cached, config.preprocessing(), device=device, world=world, prefix="val")
+        evaluation = ClassifierEvaluation(
+            cached,
+            config.preprocessing(),
+            classes=len(index.label_names),
+            device=device,
+            world=world,
+            prefix="val",
+        )
     torch.manual_seed(seed)  # initial weights do not depend on earlier random draws
     model = config.build_model(len(index.label_names))
     if weights is not None:
@@ -129,7 +136,7 @@ def summary(result: TrainingResult) -> dict[str, Any]:
     """The headline numbers of a training."""
     measured = {
         name.replace("/", "_"): round(value, 4)
-        for name in ("val/accuracy", "val/accuracy_top5", "val/agreement", "train/loss")
+        for name in ("val/accuracy", "val/accuracy_top5", "val/calibration_error", "val/agreement", "train/loss")
         if (value := result.last(name)) is not None
     }
     values = {**measured, **result.summary_values()}

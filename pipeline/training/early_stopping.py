@@ -11,6 +11,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from pipeline.training.task import Measurement
+
 METRIC = "val/accuracy"
 
 
@@ -27,28 +29,36 @@ class EarlyStopping:
         self.best_step = 0
         self.without_gain = 0
         self.weights: dict[str, Tensor] = {}
+        self.per_class: dict[str, list[int]] = {}
 
     @property
     def finished(self) -> bool:
         """Whether the training ends now."""
         return self.without_gain >= self.patience
 
-    def update(self, step: int, metrics: Mapping[str, float], model: nn.Module) -> None:
+    def update(self, step: int, metrics: Measurement, model: nn.Module) -> None:
         """Records the evaluation of `model` after `step`; of equal ones the first is the best."""
         if metrics[METRIC] > self.best:
             self.best, self.best_step, self.without_gain = metrics[METRIC], step, 0
             self.weights = {name: value.detach().cpu().clone() for name, value in model.state_dict().items()}
+            self.per_class = metrics.per_class
         else:
             self.without_gain += 1
 
     def state(self) -> dict[str, Any]:
         """The state without the weights, as JSON values."""
-        return {"best": self.best, "best_step": self.best_step, "without_gain": self.without_gain}
+        return {
+            "best": self.best,
+            "best_step": self.best_step,
+            "without_gain": self.without_gain,
+            "per_class": self.per_class,
+        }
 
     def load_state(self, state: Mapping[str, Any], weights: dict[str, Tensor]) -> None:
         """Continues from `state()` and `weights` of a checkpoint."""
         self.best, self.best_step = float(state["best"]), int(state["best_step"])
         self.without_gain, self.weights = int(state["without_gain"]), weights
+        self.per_class = state.get("per_class", {})
 
     def note(self, step: int, total: int) -> str | None:
         """A sentence if a training ended after `step` of `total`, or exports its initial weights; else None."""

@@ -41,6 +41,7 @@ from pipeline.training.checkpoint_writer import CheckpointWriter
 from pipeline.training.damage import exchange_damaged
 from pipeline.training.early_stopping import EarlyStopping
 from pipeline.training.ema import WeightAverage
+from pipeline.training.exported_weights import ExportedWeights
 from pipeline.training.interruption import StoppedError
 from pipeline.training.meter import Meter
 from pipeline.training.optim import build_optimizer, set_learning_rate
@@ -60,8 +61,8 @@ class FitResult:
     """The result of `fit`.
 
     Attributes:
-        model: the model to export (the average if EMA is on), on the device, in eval mode; with early stopping it has
-            the weights of the best evaluation.
+        model: the model to export (see ExportedWeights), on the device, in eval mode; with early stopping it has the
+            weights of the best evaluation.
         metric_rows: the lines of metrics.jsonl, including the ones from before a resume.
         steps: number of steps done.
         seconds: time spent in steps, over all resumes; excludes evaluation and checkpoints.
@@ -119,13 +120,13 @@ def fit(
     optimizer = build_optimizer(model, training.optimizer)
     meter = Meter(device, world)
     early_stopping = EarlyStopping(training.patience) if training.patience is not None else None
-    state = _State(model, average, optimizer, loader, meter, early_stopping)
+    exported = ExportedWeights(training.export_weights, model, average)
+    state = _State(model, average, optimizer, loader, meter, exported, early_stopping)
     if checkpoints is not None:
         state.resume(checkpoints.newest())
     if world > 1:
         _check_same_step(state.step, device)
     wrapped = _wrap_in_ddp(model, device) if world > 1 else model
-    evaluated_model = average.module if average is not None else model
     writer = CheckpointWriter(checkpoints) if checkpoints is not None and is_rank_0 else None
     saved_at, reported_at = time.monotonic(), 0.0
 
@@ -135,11 +136,15 @@ def fit(
         if is_rank_0:
             reporter.row(row)
 
+    def evaluate_and_record(evaluate: Evaluate) -> None:
+        measured = exported.measure(lambda module: _in_eval_mode(evaluate, module, training, device))
+        record(measured)
+        if early_stopping is not None:
+            early_stopping.update(state.step, measured, exported.module)
+
     if evaluate is not None and early_stopping is not None and state.step == 0:
         # If training only worsens the initial weights (pretrained, with a fitted head), they are exported unchanged.
-        measured = _in_eval_mode(evaluate, evaluated_model, training, device)
-        record(measured)
-        early_stopping.update(0, measured, evaluated_model)
+        evaluate_and_record(evaluate)
     while not state.finished(total):
         ready_until = loader.policy.ready_until()
         if ready_until is not None and state.step >= ready_until:
@@ -175,10 +180,7 @@ def fit(
                 if log_due:
                     record({**meter.drain(), "lr": lr, **exchange_damaged(loader.quarantine, world, device)})
                 if evaluate is not None and training.evaluation_due(state.step, total, epoch_samples):
-                    measured = _in_eval_mode(evaluate, evaluated_model, training, device)
-                    record(measured)
-                    if early_stopping is not None:
-                        early_stopping.update(state.step, measured, evaluated_model)
+                    evaluate_and_record(evaluate)
                     set_training_mode(model, freeze_batch_norm=freeze_batch_norm)
                 # Only rank 0 raises StoppedError; Ray Train then ends the other ranks.
                 stop_requested = is_rank_0 and reporter.stop_requested()
@@ -200,14 +202,14 @@ def fit(
                 if stop_requested:
                     raise StoppedError(f"stopped at step {state.step} of {total}; run it again to go on from there")
                 meter.start_step()
-    notes = [training.short_epoch_note(epoch_samples)]
+    notes = [training.short_epoch_note(epoch_samples), exported.note()]
     if early_stopping is not None:
         notes.append(early_stopping.note(state.step, total))
         if early_stopping.weights:
-            evaluated_model.load_state_dict(early_stopping.weights)
+            exported.module.load_state_dict(early_stopping.weights)
     best_step = early_stopping.best_step if early_stopping is not None and early_stopping.weights else None
     return FitResult(
-        evaluated_model.eval(),
+        exported.module.eval(),
         state.metric_rows,
         state.step,
         meter.seconds,
@@ -225,6 +227,7 @@ class _State:
     optimizer: torch.optim.Optimizer
     loader: BatchSource
     meter: Meter
+    exported: ExportedWeights
     early_stopping: EarlyStopping | None = None
     step: int = 0
     metric_rows: list[dict[str, Any]] = field(default_factory=list)
@@ -238,6 +241,7 @@ class _State:
         if self.average is not None:
             tensors["average"] = self.average.module.state_dict()
         notes = {"policy": self.loader.policy.state(), "rows": self.metric_rows, "seconds": self.meter.seconds}
+        notes["exported"] = self.exported.state()
         if self.loader.quarantine is not None:
             notes["quarantine"] = self.loader.quarantine.lines()
         if self.early_stopping is not None and self.early_stopping.weights:
@@ -255,6 +259,8 @@ class _State:
             self.loader.quarantine.merge(checkpoint.notes.get("quarantine", []))
         self.model.load_state_dict(checkpoint.tensors["model"])
         self.optimizer.load_state_dict(checkpoint.tensors["optimizer"])
+        if "exported" in checkpoint.notes:
+            self.exported.load_state(checkpoint.notes["exported"])
         if self.early_stopping is not None and "early_stopping" in checkpoint.notes:
             self.early_stopping.load_state(checkpoint.notes["early_stopping"], checkpoint.tensors["best"])
         if self.average is not None:

@@ -8,7 +8,7 @@ the last checkpoint.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -19,7 +19,10 @@ from torch import Tensor
 from pipeline.errors import InputError, WorkError
 from pipeline.loading.quarantine import FILE
 from pipeline.stage import Workspace
+from pipeline.training import per_class
+from pipeline.training.exported_weights import exported_per_class, exported_state
 from pipeline.training.interruption import stoppable
+from pipeline.training.per_class import class_columns, class_table
 from pipeline.training.placement import RunnerConfig
 from pipeline.training.reporter import DriverReporter
 from pipeline.training.task import TrainingRecipe
@@ -35,7 +38,7 @@ class TrainingResult:
 
     Attributes:
         state: the state dict to export, on the CPU: with early stopping that of the best evaluation, else that of the
-            last step; with EMA the averaged weights.
+            last step; with EMA the weights that `training.export_weights` chooses.
         metric_rows: the lines of metrics.jsonl.
         run_info: the content of training.json: steps, seconds, images_per_s, parameters, device, world, ...
     """
@@ -59,14 +62,21 @@ class TrainingResult:
 
 
 def execute(
-    recipe: TrainingRecipe, runner: RunnerConfig, work: Workspace, *, params: Mapping[str, Any] | None = None
+    recipe: TrainingRecipe,
+    runner: RunnerConfig,
+    work: Workspace,
+    *,
+    params: Mapping[str, Any] | None = None,
+    labels: Sequence[str] = (),
 ) -> TrainingResult:
     """Trains, or resumes from the newest checkpoint; writes metrics.jsonl and training.json to `work.output`.
 
-    If damaged samples were left out, quarantine.jsonl lists them.
+    If damaged samples were left out, quarantine.jsonl lists them. per_class.csv, also a table in MLflow, has the
+    accuracy of each class in the evaluation of the exported weights.
 
     Args:
         params: logged to MLflow in addition to the metrics; nested mappings are flattened.
+        labels: the names of the classes.
     Raises:
         InputError: the runner requests resources that this machine or cluster does not have.
         WorkError: the training failed; its checkpoints remain.
@@ -82,11 +92,15 @@ def execute(
             from pipeline.training import ray_train
 
             run_info = ray_train.run(recipe, runner, location, reporter, work.scratch)
-    last = location.open().newest()
-    if last is None or last.step != run_info["steps"]:
-        raise WorkError(f"{location.prefix}: the last checkpoint is missing or damaged; run it again")
-    state = next(last.tensors[name] for name in ("best", "average", "model") if name in last.tensors)
-    state = {name: value.contiguous() for name, value in state.items()}
+        last = location.open().newest()
+        if last is None or last.step != run_info["steps"]:
+            raise WorkError(f"{location.prefix}: the last checkpoint is missing or damaged; run it again")
+        if counts := exported_per_class(last):
+            columns = class_columns(counts, labels)
+            (work.output / per_class.FILE).write_text(class_table(columns), encoding="utf-8")
+            if run is not None:
+                run.table(columns, per_class.FILE)
+    state = {name: value.contiguous() for name, value in exported_state(last).items()}
     result = TrainingResult(state, last.notes["rows"], run_info)
     lines = "".join(json.dumps(row) + "\n" for row in result.metric_rows)
     (work.output / "metrics.jsonl").write_text(lines)

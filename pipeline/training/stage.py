@@ -65,7 +65,7 @@ class TrainTeacher:
     version: ClassVar[int] = 2
 
     def run(self, config: ClassificationConfig, inputs: Mapping[str, Artifact], work: Workspace) -> Mapping[str, Any]:
-        """Fills `work.output` with model/, metrics.jsonl and training.json.
+        """Fills `work.output` with model/, metrics.jsonl, training.json and, if it was measured, per_class.csv.
 
         Args:
             inputs: "shards"; "weights", imported weights, if model.pretrained is set; "columns", joined columns, if
@@ -81,7 +81,8 @@ class TrainTeacher:
         artifact_names = {name: artifact.name for name, artifact in inputs.items()}
         starts_from = {name: artifact_names.get(name) for name in ("weights", "columns", "probe")}
         recipe = ClassificationRecipe(config, work.store.storage.url, shards.name, **starts_from)
-        result = execute(recipe, config.runner, work, params={**json.loads(canonical_json(config)), **artifact_names})
+        params = {**json.loads(canonical_json(config)), **artifact_names}
+        result = execute(recipe, config.runner, work, params=params, labels=index.label_names)
         if report is not None:
             write_report(report, work.output)
         export(config, index.label_names, result, work)

@@ -33,6 +33,17 @@ class StepOutput:
     metrics: dict[str, Tensor] = field(default_factory=dict)
 
 
+class Measurement(dict[str, float]):
+    """The metrics of an evaluation by name, and counts by class.
+
+    Attributes:
+        per_class: by name ("images", "correct", "predicted"), one integer for each class; {} for a model without
+            classes. They are no metrics of each step, because their number is that of the classes.
+    """
+
+    per_class: dict[str, list[int]] = {}  # noqa: RUF012 (replaced by evaluations, never changed)
+
+
 class Task(Protocol):
     """An objective."""
 

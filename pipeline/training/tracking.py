@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import wraps
 from pathlib import Path
@@ -171,6 +171,14 @@ class TrackedRun:
         ]
         if time.monotonic() - self._sent_at >= self._pause_s:
             self.flush()
+
+    def table(self, columns: Mapping[str, Sequence[Any]], file: str) -> None:
+        """Logs a table (column by name) as an artifact; a failure is a warning, because the store has the table too."""
+        name = f"{Path(file).stem}.json"  # the format that MLflow's UI shows as a table
+        try:
+            self._client.log_table(self.run_id, {key: list(values) for key, values in columns.items()}, name)
+        except (MlflowException, OSError) as error:
+            _log.warning("MLflow run %s: no %s (%s)", self.run_id, name, without_credentials(first_line(error)))
 
     def flush(self) -> None:
         """Sends the queued rows; if the server does not answer, logs a warning and the training continues."""

@@ -17,6 +17,8 @@ from pipeline.errors import InputError
 from pipeline.training.optimizer_config import AdamWConfig, OptimizerConfig
 from pipeline.training.schedule import schedule_factor
 
+ExportWeights = Literal["ema", "raw", "best"]
+
 
 class TrainingConfig(Config):
     """Length, batch size, optimiser, schedule and precision of a training."""
@@ -62,8 +64,14 @@ class TrainingConfig(Config):
         None,
         gt=0,
         lt=1,
-        description="Decay of the exponential moving average (EMA) of the weights; the EMA weights are exported. "
-        "null: no EMA.",
+        description="Decay of the exponential moving average (EMA) of the weights. Each evaluation measures both, the "
+        "EMA and the raw weights; export_weights says which are exported. null: no EMA.",
+    )
+    export_weights: ExportWeights = added(
+        "ema",
+        description="With ema_decay: the weights that early stopping follows and that are exported. ema: the moving "
+        "average; raw: the weights of the last step; best: of a classifier, those of both with the higher validation "
+        "accuracy in the last evaluation.",
     )
     accumulation: int = Field(
         1,
@@ -115,6 +123,10 @@ class TrainingConfig(Config):
             raise ValueError("set epochs or steps")
         if self.patience is not None and self.evaluate_every_epochs == 0:
             raise ValueError("patience counts evaluations, and evaluate_every_epochs=0 has one only; set it above 0")
+        if self.export_weights != "ema" and self.ema_decay is None:
+            raise ValueError(
+                f"export_weights={self.export_weights}: there is no moving average; set ema_decay, e.g. 0.999"
+            )
         return self
 
     def check_workers(self, workers: int) -> None:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from pipeline.loading.batch import Batch
 from pipeline.preprocessing import Preprocessing
-from pipeline.training.classification import Classification, ClassifierEvaluation, mixed_accuracy, mixed_cross_entropy
+from pipeline.training.classification import Classification, mixed_accuracy, mixed_cross_entropy
 from pipeline.training.mixing import draw_mix
 from pipeline.training.mixing_config import MixingConfig
 
@@ -112,18 +112,3 @@ def test_both_heads_learn_the_label_where_there_is_no_teacher() -> None:
     both = task.training_step(TwoHeads(), given).loss
     single = [task.training_step(OneHead(start), given).loss for start in (0, 3)]
     torch.testing.assert_close(both, (single[0] + single[1]) / 2)
-
-
-def test_evaluation_counts_over_batches_of_any_size() -> None:
-    class Brightest(nn.Module):
-        def forward(self, x: Tensor) -> Tensor:
-            return x.flatten(1)
-
-    parts = [batch([1, 2, 3]), batch([4])]
-    evaluation = ClassifierEvaluation(parts, PREPROCESSING, device=torch.device("cpu"), world=1, prefix="val")
-    measured = evaluation(Brightest())
-    pixels = torch.cat([part.images.flatten(1) for part in parts]).float()
-    labels = torch.tensor([1, 2, 3, 4])
-    assert measured["val/accuracy"] == (pixels.argmax(1) == labels).float().mean()
-    ranks = (pixels.argsort(dim=1, descending=True) == labels[:, None]).float().argmax(dim=1)
-    assert measured["val/accuracy_top5"] == (ranks < 5).float().mean()

@@ -229,7 +229,8 @@ def test_the_averaged_model_is_evaluated_in_eval_mode_when_an_epoch_ends() -> No
         return {"val/accuracy": 0.5}
 
     result = train(config(evaluate_every_epochs=2), evaluate=evaluate)
-    assert seen == [(False, False, False)] * 3
+    # The average, then the raw weights.
+    assert seen == [(False, False, False), (False, False, True)] * 3
     assert [row["step"] for row in result.metric_rows if "val/accuracy" in row] == [8, 16, 20]
 
 
@@ -272,12 +273,17 @@ def test_rows_hold_the_mean_over_their_steps() -> None:
 
 
 class Accuracies:
-    """Evaluations with given accuracies, first that of the initial weights; the last holds for all later ones."""
+    """Evaluations with given accuracies, first that of the initial weights; the last holds for all later ones.
+
+    The raw weights, which are measured too, have an accuracy of 0.
+    """
 
     def __init__(self, values: tuple[float, ...], done: int = 0) -> None:
         self.values, self.done = values, done
 
     def __call__(self, model: nn.Module) -> dict[str, float]:
+        if any(parameter.requires_grad for parameter in model.parameters()):
+            return {"val/accuracy": 0.0}
         self.done += 1
         return {"val/accuracy": self.values[min(self.done, len(self.values)) - 1]}
 
@@ -293,7 +299,8 @@ def test_a_training_that_gains_nothing_more_stops_early_and_exports_its_best_wei
     at_best: list[nn.Module] = []
 
     def keep(model: nn.Module) -> dict[str, float]:
-        at_best.append(copy.deepcopy(model))
+        if not any(parameter.requires_grad for parameter in model.parameters()):
+            at_best.append(copy.deepcopy(model))
         return {"val/accuracy": 0.5}
 
     train(config(steps=40), evaluate=keep)

@@ -12,6 +12,7 @@ import torch
 from pipeline.artifacts import Artifact, ArtifactStore
 from pipeline.training.checkpoint import Checkpoint
 from pipeline.training.classification_config import ClassificationConfig
+from pipeline.training.exported_weights import exported_per_class
 from pipeline.training.reporter import NullReporter
 from pipeline.training.stage import ClassificationRecipe
 from pipeline.training.worker import CheckpointLocation, train_recipe
@@ -74,6 +75,11 @@ def test_two_ranks_export_what_they_measure_resume_to_the_same_bits_and_synced_e
     with torch.no_grad():
         exported = objects.evaluate(objects.model.eval())
     assert validation_loss(last) == pytest.approx(exported["val/loss"], rel=1e-6)
+    measured = next(row for row in reversed(last.notes["rows"]) if "val/loss" in row)
+    for name in ("val/accuracy", "val/balanced_accuracy", "val/calibration_error"):
+        assert measured[name] == pytest.approx(exported[name], rel=1e-9), name
+    assert exported_per_class(last) == exported.per_class
+    assert sum(exported.per_class["images"]) == 57
 
     for part in ("model", "average"):
         for name, value in last.tensors[part].items():
