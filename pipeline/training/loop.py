@@ -159,7 +159,7 @@ def fit(
             meter.start_step()
             for batch in batches:
                 meter.batch_received()
-                lr = training.learning_rate(state.step, total)
+                lr = training.learning_rate(state.step, total, epoch_samples)
                 set_learning_rate(optimizer, lr)
                 _seed_torch(_step_seed(training.seed, state.step, rank), device)
                 _backward(task, wrapped, batch.to(device), training, world, meter)

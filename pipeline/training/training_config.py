@@ -7,7 +7,7 @@ run with another number of workers, has the same schedule.
 from __future__ import annotations
 
 import math
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -15,7 +15,14 @@ from pipeline.config import Config, added, unkeyed
 from pipeline.counted import counted
 from pipeline.errors import InputError
 from pipeline.training.optimizer_config import AdamWConfig, OptimizerConfig
-from pipeline.training.schedule import schedule_factor
+from pipeline.training.schedule import (
+    CosineConfig,
+    Progress,
+    ScheduleConfig,
+    StepConfig,
+    schedule_factor,
+    schedule_key,
+)
 
 ExportWeights = Literal["ema", "raw", "best"]
 
@@ -45,15 +52,17 @@ class TrainingConfig(Config):
         description="Batch size that lr is given for: lr is scaled by global_batch / lr_reference_batch (DeiT: "
         "5e-4 for 512). null: do not scale.",
     )
-    schedule: Literal["cosine", "constant"] = Field(
-        "cosine",
-        description="Learning-rate schedule after warmup. cosine: cosine decay to final_lr; constant: no decay.",
+    schedule: ScheduleConfig = Field(
+        CosineConfig(), description="Learning-rate schedule after warmup. A kind alone has its default settings."
     )
     warmup: float = Field(
         0.05, ge=0, le=0.9, description="Fraction (0 to 0.9) of all steps with linear learning-rate warmup."
     )
     final_lr: float = Field(
-        0.01, ge=0, le=1, description="Final learning rate of the cosine schedule, as a fraction of the peak."
+        0.01,
+        ge=0,
+        le=1,
+        description="Final learning rate of a schedule that decays to the end, as a fraction of the peak.",
     )
     clip_norm: float | None = Field(
         1.0,
@@ -127,7 +136,13 @@ class TrainingConfig(Config):
             raise ValueError(
                 f"export_weights={self.export_weights}: there is no moving average; set ema_decay, e.g. 0.999"
             )
+        if isinstance(self.schedule, StepConfig) and self.steps is None and self.epochs is not None:
+            self.schedule.check(self.epochs)
         return self
+
+    def key_value(self, name: str) -> Any:
+        """The value in the artifact key; kinds of schedules that were once a plain word still are."""
+        return schedule_key(self.schedule) if name == "schedule" else super().key_value(name)
 
     def check_workers(self, workers: int) -> None:
         """Checks that each worker has rows of the global batch.
@@ -172,11 +187,11 @@ class TrainingConfig(Config):
         scale = 1.0 if self.lr_reference_batch is None else self.global_batch / self.lr_reference_batch
         return self.optimizer.lr * scale
 
-    def learning_rate(self, step: int, total: int) -> float:
+    def learning_rate(self, step: int, total: int, epoch_samples: int) -> float:
         """The learning rate of `step` (0-based) of `total`."""
         warmup = min(math.ceil(self.warmup * total), total - 1)
-        factor = schedule_factor(step, total, warmup_steps=warmup, kind=self.schedule, final_share=self.final_lr)
-        return self.peak_lr() * factor
+        at = Progress(step, total, warmup, step / self.steps_per_epoch(epoch_samples))
+        return self.peak_lr() * schedule_factor(self.schedule, at, self.final_lr)
 
     def evaluation_due(self, done: int, total: int, epoch_samples: int) -> bool:
         """Whether an evaluation follows after `done` steps: at each multiple of the period, and at the end."""
