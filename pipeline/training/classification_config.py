@@ -17,6 +17,7 @@ from pipeline.sharding.format.joined_columns import open_columns
 from pipeline.training.class_weights import ClassWeights, class_weights, class_weights_field
 from pipeline.training.image_model_config import ImageModelConfig
 from pipeline.training.mixing_config import MixingConfig
+from pipeline.training.optimizer_config import MuonConfig
 from pipeline.training.placement import RunnerConfig
 from pipeline.training.policies import PolicyConfig
 from pipeline.training.progressive import check_sizes
@@ -89,4 +90,8 @@ class ClassificationConfig(ImageModelConfig):
         with torch.device("meta"):
             model = self.build_model(len(index.label_names))
             check_sizes(model, self.loader, self.channels)
+        if isinstance(self.training.optimizer, MuonConfig):
+            from pipeline.training.muon import hidden_matrices
+
+            hidden_matrices(model)  # raises if there is none
         return index

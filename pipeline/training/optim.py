@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import nn
 
+from pipeline.training.lamb import Lamb
 from pipeline.training.layer_depths import layer_depths
-from pipeline.training.optimizer_config import AdamWConfig, SGDConfig
+from pipeline.training.muon import MuonWithAdamW, hidden_matrices, split_groups
+from pipeline.training.optimizer_config import (
+    AdamWConfig,
+    LambConfig,
+    MuonConfig,
+    Optimizer,
+    RMSpropConfig,
+    SGDConfig,
+)
 
 _UNDECAYED_NAMES = ("pos_embed", "position", "cls_token", "class_token", "dist_token", "token_embedding", "logit_scale")
 
 
-def parameter_groups(
-    model: nn.Module, weight_decay: float, layer_decay: float | None = None
-) -> list[dict[str, object]]:
+def parameter_groups(model: nn.Module, weight_decay: float, layer_decay: float | None = None) -> list[dict[str, Any]]:
     """Groups with and without decay: vectors (biases, norms), tokens and position embeddings are not decayed.
 
     Parameters without a gradient are excluded, so frozen layers need no optimiser state.
@@ -28,21 +37,39 @@ def parameter_groups(
         if parameter.requires_grad:
             undecayed = parameter.ndim <= 1 or any(word in name for word in _UNDECAYED_NAMES)
             members.setdefault((depths.get(name, 0), undecayed), []).append(parameter)
-    groups: list[dict[str, object]] = []
+    groups: list[dict[str, Any]] = []
     for (depth, undecayed), parameters in sorted(members.items(), key=lambda member: member[0]):
-        group: dict[str, object] = {"params": parameters, "weight_decay": 0.0 if undecayed else weight_decay}
+        group: dict[str, Any] = {"params": parameters, "weight_decay": 0.0 if undecayed else weight_decay}
         groups.append(group if layer_decay is None else group | {"lr_scale": layer_decay**depth})
     return groups
 
 
-def build_optimizer(model: nn.Module, config: AdamWConfig | SGDConfig) -> torch.optim.Optimizer:
-    """The optimiser for all parameters of `model` that require a gradient."""
+def build_optimizer(model: nn.Module, config: Optimizer) -> torch.optim.Optimizer:
+    """The optimiser for all parameters of `model` that require a gradient.
+
+    Raises:
+        InputError: the model has no matrix for Muon.
+    """
     groups = parameter_groups(model, config.weight_decay, config.layer_decay)
+    if isinstance(config, SGDConfig):
+        nesterov = config.nesterov and config.momentum > 0
+        return torch.optim.SGD(groups, lr=config.lr, momentum=config.momentum, nesterov=nesterov, fused=True)
+    if isinstance(config, RMSpropConfig):
+        return torch.optim.RMSprop(
+            groups, lr=config.lr, alpha=config.decay, momentum=config.momentum, eps=config.eps, foreach=True
+        )
+    if isinstance(config, LambConfig):
+        return Lamb(groups, lr=config.lr, betas=(config.beta1, config.beta2), eps=config.eps)
+    if isinstance(config, MuonConfig):
+        matrices, groups = split_groups(groups, hidden_matrices(model))
+        muon = torch.optim.Muon(matrices, lr=config.lr, momentum=config.momentum, adjust_lr_fn="match_rms_adamw")
+        return MuonWithAdamW(muon, _adamw(groups, config))
+    return _adamw(groups, config)
+
+
+def _adamw(groups: list[dict[str, Any]], config: AdamWConfig | MuonConfig) -> torch.optim.AdamW:
     # The fused kernels update all parameters in one pass, also on CPU.
-    if isinstance(config, AdamWConfig):
-        return torch.optim.AdamW(groups, lr=config.lr, betas=(config.beta1, config.beta2), eps=config.eps, fused=True)
-    nesterov = config.nesterov and config.momentum > 0
-    return torch.optim.SGD(groups, lr=config.lr, momentum=config.momentum, nesterov=nesterov, fused=True)
+    return torch.optim.AdamW(groups, lr=config.lr, betas=(config.beta1, config.beta2), eps=config.eps, fused=True)
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:

@@ -118,7 +118,7 @@ class StopAt(NullReporter):
         return self.left <= 0
 
 
-@pytest.mark.parametrize("kind", ["adamw", "sgd"])
+@pytest.mark.parametrize("kind", ["adamw", "sgd", "lamb", "muon", "rmsprop"])
 @pytest.mark.parametrize(("refresh_every", "layer_decay"), [(None, None), (None, 0.5), (4, None)])
 def test_a_stopped_run_goes_on_to_the_same_bits(
     tmp_path: Path, kind: str, refresh_every: int | None, layer_decay: float | None
