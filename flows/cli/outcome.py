@@ -86,9 +86,7 @@ def outcome_of(
         if result.reference.startswith("run-report/"):
             report = result.artifact(store).path("report.html")
     models = [result.summary for result in results if result.reference.startswith("register-model/")]
-    data = [
-        _source_notes(result.label, result.summary) for result in results if _source_notes(result.label, result.summary)
-    ]
+    data = [noted for result in results if (noted := _source_notes(result.label, result.summary, cached=result.cached))]
     data += [{"stage": label, "notes": [note]} for label, note in board.notes.items()]
     artifacts = {result.label: result.reference for result in results}
     return Outcome(
@@ -105,9 +103,11 @@ def outcome_of(
     )
 
 
-def _source_notes(label: str, summary: Mapping[str, Any]) -> dict[str, Any]:
+def _source_notes(label: str, summary: Mapping[str, Any], *, cached: bool) -> dict[str, Any]:
     """Notes of a stage, e.g. about its source, and skipped files; {} if there are none."""
     notes = {name: summary[name] for name in ("notes", "passed_over") if summary.get(name)}
+    if summary.get("bottleneck") and not cached:
+        notes["notes"] = [*notes.get("notes", ()), summary["bottleneck"]]
     return {"stage": label, **notes} if notes else {}
 
 

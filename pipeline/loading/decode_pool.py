@@ -17,6 +17,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from time import perf_counter
 from types import TracebackType
 from typing import Self
 
@@ -27,6 +28,7 @@ from torch import Tensor
 
 from pipeline.loading.augment import ViewParameters, apply_on_device
 from pipeline.loading.decode import Crop, decode
+from pipeline.loading.part_times import PartSeconds, PartTimes
 from pipeline.loading.quarantine import DamagedSampleError
 from pipeline.loading.reader import SampleReader
 
@@ -80,6 +82,7 @@ class DecodePool:
         pinned: fill page-locked memory, from which a GPU copies while it computes.
         memory_format: of the batches; channels_last is the layout of decoders and needs no reordering.
         crop_only: apply only the crop of a view; the caller applies the rest on a faster device.
+        times: receives the time of each part of loading; None: it is not kept.
     """
 
     def __init__(
@@ -91,8 +94,10 @@ class DecodePool:
         pinned: bool = False,
         memory_format: torch.memory_format = torch.contiguous_format,
         crop_only: bool = False,
+        times: PartTimes | None = None,
     ) -> None:
         self._reader = reader
+        self._times = times or PartTimes()
         self._channels = channels
         self._pinned = pinned
         self._memory_format = memory_format
@@ -150,21 +155,27 @@ class DecodePool:
         self, images: Tensor, ids: NDArray[np.int64], views: ViewParameters | None, rows: slice
     ) -> list[DamagedRow]:
         pixels, damaged = images.numpy().transpose(0, 2, 3, 1), []
-        for row in range(*rows.indices(len(ids))):
+        began, reading, filled = perf_counter(), 0.0, range(*rows.indices(len(ids)))
+        for row in filled:
             try:
-                self._decode_into(pixels[row], int(ids[row]), None if views is None else views.crop(row))
+                reading += self._decode_into(pixels[row], int(ids[row]), None if views is None else views.crop(row))
             except DamagedSampleError as error:
                 damaged.append((row, error))
+        decoded = perf_counter()
         if views is not None and not self._crop_only:
             piece = images[rows]
             augmented = apply_on_device(piece, views.select(rows))
             if augmented.data_ptr() != piece.data_ptr():
                 piece.copy_(augmented)
+        augmenting = perf_counter() - decoded
+        self._times.add(PartSeconds(len(filled), reading, decoded - began - reading, augmenting))
         return damaged
 
-    def _decode_into(self, row: NDArray[np.uint8], id: int, crop: Crop | None) -> None:
-        size = len(row)
+    def _decode_into(self, row: NDArray[np.uint8], id: int, crop: Crop | None) -> float:
+        """Fills the row; returns the seconds that reading took."""
+        size, began = len(row), perf_counter()
         data = self._reader.read(id)
+        reading = perf_counter() - began
         try:
             pixels = decode(data, size=size, channels=self._channels, crop=crop)
         except ValueError:
@@ -176,6 +187,7 @@ class DecodePool:
                     id, f"cannot be decoded ({error}), although its content hash matches"
                 ) from None
         row[:] = pixels
+        return reading
 
 
 def _use_one_core(started: threading.Barrier) -> None:

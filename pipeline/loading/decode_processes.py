@@ -5,7 +5,7 @@ each process has its own lock. Each process fills its rows of every batch, in me
 copies a complete batch out.
 
     trainer -> process    for a batch: its slot in the shared memory, the process's rows, their samples and views
-    process -> trainer    the rows of damaged samples, or the error that occurred
+    process -> trainer    the rows of damaged samples and the time of each part, or the error that occurred
 
 Messages go over a pipe, and a process ends when its pipe is closed: when the loader is closed or garbage-collected, and
 when the trainer is killed. The processes are plain interpreters instead of children of `multiprocessing`, which would
@@ -31,6 +31,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
+from time import perf_counter
 from types import TracebackType
 from typing import Any, BinaryIO, NamedTuple, Self
 
@@ -42,9 +43,12 @@ from torch import Tensor
 from pipeline.errors import WorkError
 from pipeline.loading.augment import ViewParameters
 from pipeline.loading.decode_pool import DamagedRow, DecodePool, PendingImages
+from pipeline.loading.part_times import PartSeconds, PartTimes
 from pipeline.loading.reader import SampleReader
 
 _log = logging.getLogger("tutelage.loading")
+
+_Answer = tuple[list[DamagedRow], PartSeconds]
 
 # Time for a process to abandon a read in progress.
 _EXIT_TIMEOUT_S = 10.0
@@ -85,7 +89,7 @@ class DecodeProcesses:
         channels: 3 for RGB, 1 for grey.
         slot_bytes: size of the largest batch in bytes.
         max_pending: maximum number of pending batches.
-        pinned, memory_format, crop_only: see DecodePool.
+        pinned, memory_format, crop_only, times: see DecodePool.
 
     Attributes:
         restarts: number of times the processes were replaced.
@@ -103,8 +107,10 @@ class DecodeProcesses:
         pinned: bool = False,
         memory_format: torch.memory_format = torch.contiguous_format,
         crop_only: bool = False,
+        times: PartTimes | None = None,
     ) -> None:
         self.restarts = 0
+        self._times = times or PartTimes()
         self._reader = reader
         self._count = processes
         self._settings = _Settings(
@@ -120,7 +126,11 @@ class DecodeProcesses:
             self._free_slots = list(range(self._settings.slots))
         # Decodes the substitutes of damaged samples.
         self._substitutes = DecodePool(
-            self._reader, channels=self._settings.channels, threads=1, crop_only=self._settings.crop_only
+            self._reader,
+            channels=self._settings.channels,
+            threads=1,
+            crop_only=self._settings.crop_only,
+            times=self._times,
         )
         self._substitutes.__enter__()
         return self
@@ -172,7 +182,7 @@ class DecodeProcesses:
         assert self._processes is not None
         assert batch is self._pending[0]
         try:
-            damaged = self._processes.receive()
+            damaged, seconds = self._processes.receive()
         except _DeadProcessError as lost:
             _log.warning("%s; all are replaced", lost)
             self.restarts += 1
@@ -180,11 +190,13 @@ class DecodeProcesses:
             self._processes = _Processes(self._settings, self._count)
             for pending in self._pending:
                 self._request(pending)
-            damaged = self._processes.receive()
+            damaged, seconds = self._processes.receive()
+        began = perf_counter()
         memory_format = self._settings.memory_format
         images = torch.empty(batch.shape, dtype=torch.uint8, pin_memory=self._pinned, memory_format=memory_format)
         images.copy_(_images(self._processes.memory[batch.slot], batch.shape, memory_format))
         self._free_slots.append(self._pending.popleft().slot)
+        self._times.add(seconds._replace(copy=perf_counter() - began))
         return images, damaged
 
 
@@ -235,23 +247,25 @@ class _Processes:
         with contextlib.suppress(ConnectionError):  # `receive` reports that the process has ended.
             self._connections[number].send(message)
 
-    def receive(self) -> list[DamagedRow]:
-        """Receives the answers of all processes to the oldest batch: its damaged rows.
+    def receive(self) -> _Answer:
+        """Receives the answers of all processes to the oldest batch: its damaged rows and the time of each part.
 
         Raises:
             _DeadProcessError: a process has ended.
             Exception: the error of a process.
         """
         damaged: list[DamagedRow] = []
+        seconds = PartSeconds()
         for number, connection in enumerate(self._connections):
             try:
-                answer: list[DamagedRow] | Exception = connection.recv()
+                answer: _Answer | Exception = connection.recv()
             except (EOFError, ConnectionError):
                 raise self._death_error(number) from None
             if isinstance(answer, Exception):
                 raise answer
-            damaged += answer
-        return damaged
+            damaged += answer[0]
+            seconds = seconds.plus(answer[1])
+        return damaged, seconds
 
     def _death_error(self, number: int) -> _DeadProcessError:
         code = self._processes[number].wait()
@@ -321,21 +335,23 @@ def serve(pipe: int, file: int) -> None:
             connection.send(_picklable(error))
             return
         memory = _map_memory(file, settings.slots, settings.slot_bytes)
+        times = PartTimes()
         with DecodePool(
-            reader, channels=settings.channels, threads=settings.threads, crop_only=settings.crop_only
+            reader, channels=settings.channels, threads=settings.threads, crop_only=settings.crop_only, times=times
         ) as pool:
             while True:
                 request: _ProcessRows = connection.recv()
                 images = _images(memory[request.slot], request.shape, settings.memory_format)
                 images = images[request.first_row : request.first_row + len(request.ids)]
                 pending = pool.submit_into(images, request.ids, request.views)
-                answers.submit(_answer, connection, pending, request.first_row)
+                answers.submit(_answer, connection, pending, request.first_row, times)
 
 
-def _answer(connection: Connection[Any, Any], pending: PendingImages, first_row: int) -> None:
-    answer: list[DamagedRow] | Exception
+def _answer(connection: Connection[Any, Any], pending: PendingImages, first_row: int, times: PartTimes) -> None:
+    answer: _Answer | Exception
     try:
-        answer = [(first_row + row, error) for row, error in pending.damaged_rows()]
+        damaged = [(first_row + row, error) for row, error in pending.damaged_rows()]
+        answer = damaged, times.take()
     except Exception as error:
         answer = _picklable(error)
     connection.send(answer)

@@ -29,7 +29,9 @@ from pipeline.loading.captions import CaptionChoice, choose_captions
 from pipeline.loading.decode_pool import DecodePool, PendingImages
 from pipeline.loading.decode_processes import DecodeProcesses
 from pipeline.loading.loader_config import LoaderConfig
+from pipeline.loading.loader_facts import LoaderFacts
 from pipeline.loading.pairs import extend_to_pairs
+from pipeline.loading.part_times import PartTimes
 from pipeline.loading.policies.base import SamplingPolicy
 from pipeline.loading.policies.mixture import samples_per_epoch
 from pipeline.loading.progressive import ImageSizeSchedule
@@ -79,6 +81,9 @@ class Loader:
         columns: joined columns; their numeric values are part of each batch.
         quarantine: records damaged samples, which other samples replace; None: a damaged sample is an error.
         device: device of the batches.
+
+    Attributes:
+        times: the time of each part of loading.
     """
 
     def __init__(
@@ -107,6 +112,7 @@ class Loader:
     ) -> None:
         self.policy = policy
         self.quarantine = quarantine
+        self.times = PartTimes()
         self._index = index
         self._image_size_schedule = image_size_schedule or ImageSizeSchedule(image_size)
         self._channels = channels
@@ -118,6 +124,7 @@ class Loader:
         # Where a pair is cut, its other row is loaded too.
         self._loaded_rows = extend_to_pairs(*self._rows, total) if whole_pairs else self._rows
         self._prefetch = prefetch
+        self._threads, self._process_count, self._remote = threads, processes, reader.is_remote
         self._tokenizer = tokenizer
         self._captions = captions
         self._columns = columns
@@ -132,6 +139,7 @@ class Loader:
             "pinned": self._device.type == "cuda",
             "memory_format": torch.contiguous_format if contiguous else torch.channels_last,
             "crop_only": not self._on_cpu,
+            "times": self.times,
         }
         self._processes: DecodeProcesses | None = None
         self._new_pool = partial(DecodePool, reader, **decoder_options)
@@ -173,6 +181,18 @@ class Loader:
     def lost_processes(self) -> int:
         """Number of times that decoding processes died and were replaced."""
         return 0 if self._processes is None else self._processes.restarts
+
+    def facts(self) -> LoaderFacts:
+        """What limits how fast this loader can be."""
+        sides = np.maximum(self._index.widths, self._index.heights)
+        step = max(1, len(sides) // 10_000)  # of a large index, a part of the pages
+        return LoaderFacts(
+            threads=self._threads,
+            processes=self._process_count,
+            remote=self._remote,
+            side=self._image_size_schedule.largest,
+            stored_side=int(np.median(sides[::step])) if len(sides) else 0,
+        )
 
     def close(self) -> None:
         """Ends the decoding processes, if any; the next call of `batches` starts new ones."""

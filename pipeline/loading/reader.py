@@ -71,6 +71,11 @@ class SampleReader:
         """A reader that opens the index itself."""
         return cls(artifact, SampleIndex.open(artifact), remote=remote, verify=verify)
 
+    @property
+    def is_remote(self) -> bool:
+        """Whether a shard is not on this machine's disk."""
+        return self._remote is not None
+
     def opener(self) -> Callable[[], SampleReader]:
         """A picklable function that opens the same reader in another process of this machine."""
         artifact = self._artifact

@@ -82,6 +82,13 @@ def learning_section(run: RunData) -> Markup | None:
     return join(
         tag("div", content, class_="figures"),
         table(head, rows_of_trainings, numeric=frozenset({1, 2, 3, 4, 6})) if rows_of_trainings else None,
+        *(
+            tag(
+                "p", tag("strong", display_name(training.name)), f" {training.statistics['bottleneck']}.", class_="note"
+            )
+            for training in run.trainings
+            if "bottleneck" in training.statistics
+        ),
     )
 
 

@@ -32,8 +32,8 @@ class Checkpoint:
         step: optimiser steps done.
         tensors: state dicts: "model", "optimizer" and, if they are on, "average" and "best" (of early stopping).
         notes: JSON values: "policy" (the sampler's state), "rows" (metrics so far), "seconds" (training time so far),
-            "quarantine" (damaged samples so far), "exported" (the state of ExportedWeights), "early_stopping" (its
-            state, if it is on).
+            "times" (the same by part), "quarantine" (damaged samples so far), "exported" (state of ExportedWeights),
+            "early_stopping" (its state, if it is on).
     """
 
     step: int

@@ -22,7 +22,7 @@ that, so a run that was killed and resumed ends bit-identical to an uninterrupte
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
@@ -68,6 +68,7 @@ class FitResult:
         seconds: time spent in steps, over all resumes; excludes evaluation and checkpoints.
         best_step: step of the best evaluation, whose weights `model` has; None without early stopping.
         notes: sentences about the length of the training, if it is unusual.
+        times: seconds by part over all resumes, see Meter.
     """
 
     model: nn.Module
@@ -76,6 +77,7 @@ class FitResult:
     seconds: float
     best_step: int | None = None
     notes: tuple[str, ...] = ()
+    times: Mapping[str, float] = field(default_factory=dict)
 
 
 def fit(
@@ -118,7 +120,7 @@ def fit(
     log_every = max(training.log_every_steps, -(-total // _MAX_METRIC_ROWS))
     average = WeightAverage(model, training.ema_decay) if training.ema_decay is not None else None
     optimizer = build_optimizer(model, training.optimizer)
-    meter = Meter(device, world)
+    meter = Meter(device, world, loader.times)
     early_stopping = EarlyStopping(training.patience) if training.patience is not None else None
     exported = ExportedWeights(training.export_weights, model, average)
     state = _State(model, average, optimizer, loader, meter, exported, early_stopping)
@@ -127,6 +129,7 @@ def fit(
     if world > 1:
         _check_same_step(state.step, device)
     wrapped = _wrap_in_ddp(model, device) if world > 1 else model
+    meter.watch(wrapped)
     writer = CheckpointWriter(checkpoints) if checkpoints is not None and is_rank_0 else None
     saved_at, reported_at = time.monotonic(), 0.0
 
@@ -137,7 +140,8 @@ def fit(
             reporter.row(row)
 
     def evaluate_and_record(evaluate: Evaluate) -> None:
-        measured = exported.measure(lambda module: _in_eval_mode(evaluate, module, training, device))
+        with meter.clock.timed("evaluation"):
+            measured = exported.measure(lambda module: _in_eval_mode(evaluate, module, training, device))
         record(measured)
         if early_stopping is not None:
             early_stopping.update(state.step, measured, exported.module)
@@ -156,15 +160,17 @@ def fit(
             _closing(loader.batches(state.step, stop)) as batches,
             writer.finished_on_error() if writer else nullcontext(),
         ):
-            meter.start_step()
+            meter.start_step(first_batch=True)
             for batch in batches:
                 meter.batch_received()
                 lr = training.learning_rate(state.step, total, epoch_samples)
                 set_learning_rate(optimizer, lr)
                 _seed_torch(_step_seed(training.seed, state.step, rank), device)
                 _backward(task, wrapped, batch.to(device), training, world, meter)
+                meter.clock.lap("forward_backward")
                 if world > 1:
                     average_running_statistics(model, len(batch) / batch.global_size)
+                    meter.clock.lap("reduce")
                 meter.add_gradient_norm(state.step, _clip_gradient(model, training.clip_norm))
                 optimizer.step()
                 optimizer.zero_grad(set_to_none=True)
@@ -192,10 +198,11 @@ def fit(
                     writer.check()
                 due = reporter.checkpoint_requested() or stop_requested or finished
                 if due or _checkpoint_due(training, state.step, time.monotonic() - saved_at):
-                    if writer is not None:
-                        writer.start(state.checkpoint())
-                        if stop_requested or finished:
-                            writer.wait()
+                    with meter.clock.timed("checkpoint"):
+                        if writer is not None:
+                            writer.start(state.checkpoint())
+                            if stop_requested or finished:
+                                writer.wait()
                     saved_at = time.monotonic()
                 if finished:
                     break
@@ -215,6 +222,7 @@ def fit(
         meter.seconds,
         best_step,
         tuple(note for note in notes if note),
+        meter.all_times(),
     )
 
 
@@ -241,7 +249,7 @@ class _State:
         if self.average is not None:
             tensors["average"] = self.average.module.state_dict()
         notes = {"policy": self.loader.policy.state(), "rows": self.metric_rows, "seconds": self.meter.seconds}
-        notes["exported"] = self.exported.state()
+        notes |= {"exported": self.exported.state(), "times": self.meter.times}
         if self.loader.quarantine is not None:
             notes["quarantine"] = self.loader.quarantine.lines()
         if self.early_stopping is not None and self.early_stopping.weights:
@@ -253,7 +261,7 @@ class _State:
         if checkpoint is None:
             return
         self.step, self.metric_rows = checkpoint.step, list(checkpoint.notes["rows"])
-        self.meter.seconds = checkpoint.notes["seconds"]
+        self.meter.seconds, self.meter.times = checkpoint.notes["seconds"], checkpoint.notes.get("times", {})
         self.loader.policy.load_state(checkpoint.notes["policy"])
         if self.loader.quarantine is not None:
             self.loader.quarantine.merge(checkpoint.notes.get("quarantine", []))

@@ -1,16 +1,22 @@
-"""The loop's measurements: means of losses and metrics, images/s, time spent waiting for data."""
+"""The loop's measurements: means of losses and metrics, images/s, the time of each part of the training."""
 
 from __future__ import annotations
 
 import math
 import time
+from collections.abc import Mapping
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, nn
 
 from pipeline.errors import WorkError
+from pipeline.loading.part_times import PartSeconds, PartTimes
+from pipeline.training.part_clock import COMPUTED, PartClock, exposed_reduction_s
 from pipeline.training.task import StepOutput
+
+LOADED = PartSeconds._fields[1:]
+"""The parts of loading."""
 
 # A float on a CPU, where each operation on a tensor takes microseconds; elsewhere a tensor, which is read later.
 _Scalar = Tensor | float
@@ -22,13 +28,23 @@ class Meter:
     Args:
         device: stores the sums.
         world: number of ranks; `drain` sums over all of them.
+        loading: the loader's times.
 
     Attributes:
+        clock: the time of each part.
+        times: seconds by part of the training and of loading, and "steps" and "images", up to the last `drain` and over
+            all resumes: means over the ranks.
         seconds: time in steps, from requesting a batch to the end of the step; excludes evaluation and checkpoints.
     """
 
-    def __init__(self, device: torch.device, world: int) -> None:
+    def __init__(self, device: torch.device, world: int, loading: PartTimes) -> None:
         self.seconds = 0.0
+        self.clock = PartClock(device)
+        self.times: dict[str, float] = {}
+        self._loading = loading
+        self._model: nn.Module | None = None
+        self._first_batch = True
+        self._steps = 0
         self._device = device
         self._world = world
         self._sums: dict[str, _Scalar] = {}
@@ -38,20 +54,25 @@ class Meter:
         self._step_started_at = time.monotonic()
         self._images = 0
         self._step_seconds = 0.0
-        self._wait_seconds = 0.0
         self._shown_images = 0
         self._shown_seconds = 0.0
         self._images_total = 0
         self._last_loss: _Scalar | None = None
         self._step_loss: _Scalar = 0.0
 
-    def start_step(self) -> None:
-        """Records that a batch is requested."""
+    def watch(self, model: nn.Module) -> None:
+        """Measures the exchange of gradients between the ranks of this model, as the step calls it."""
+        self._model = model
+
+    def start_step(self, *, first_batch: bool = False) -> None:
+        """Records that a batch is requested: the first of a loader, or another one."""
         self._step_started_at = time.monotonic()
+        self._first_batch = first_batch
+        self.clock.start()
 
     def batch_received(self) -> None:
         """Records that the batch has arrived."""
-        self._wait_seconds += time.monotonic() - self._step_started_at
+        self.clock.lap("first_batch" if self._first_batch else "data_wait")
 
     def add_output(self, output: StepOutput, samples: int) -> None:
         """Adds the output of the task for one micro-batch of `samples` samples."""
@@ -86,7 +107,9 @@ class Meter:
 
     def end_step(self, global_samples: int) -> None:
         """Records the end of a step that processed `global_samples` samples on all ranks."""
+        self.clock.lap("optimizer")
         spent = time.monotonic() - self._step_started_at
+        self._steps += 1
         self.seconds += spent
         self._step_seconds += spent
         self._images += global_samples
@@ -103,28 +126,58 @@ class Meter:
         return numbers
 
     def drain(self) -> dict[str, float]:
-        """Means over all samples of all ranks since the last call, as "train/NAME"; every rank must call it."""
+        """Means since the last call: over all samples of all ranks as "train/NAME", of times as "time/NAME".
+
+        Every rank must call it.
+        """
         self.check_finite()
+        times = self._take_times()
         names = sorted(self._sums)
-        totals = [*(self._sums[name] for name in names), float(self._samples)]
+        totals = [*times.values(), *(self._sums[name] for name in names), float(self._samples)]
         sums = torch.stack([torch.as_tensor(total, dtype=torch.float64, device=self._device) for total in totals])
         if self._world > 1:
             dist.all_reduce(sums)
-        *totals, samples = sums.tolist()
-        result = {f"train/{name}": total / samples for name, total in zip(names, totals, strict=True)}
+        summed: list[float] = sums.tolist()
+        times = {name: seconds / self._world for name, seconds in zip(times, summed, strict=False)}
+        *means, samples = summed[len(times) :]
+        for name, value in times.items():
+            self.times[name] = self.times.get(name, 0.0) + value
+        result = {f"train/{name}": total / samples for name, total in zip(names, means, strict=True)}
         result["train/images_per_s"] = round(self._images / max(self._step_seconds, 1e-9), 1)
         # Near 1 the loader is the bottleneck, near 0 the model is.
-        result["train/data_wait"] = round(self._wait_seconds / max(self._step_seconds, 1e-9), 4)
+        result["train/data_wait"] = round(times["data_wait"] / max(self._step_seconds, 1e-9), 4)
+        result |= time_metrics(times)
         if self._gradient_norm is not None:
             result["train/gradient_norm"] = float(self._gradient_norm)
         self._sums, self._samples = {}, 0
-        self._images, self._step_seconds, self._wait_seconds = 0, 0.0, 0.0
+        self._images, self._step_seconds, self._steps = 0, 0.0, 0
         return result
+
+    def all_times(self) -> dict[str, float]:
+        """`times` with what this rank spent since the last `drain`, such as a last evaluation."""
+        rest = self._take_times()
+        return {name: round(self.times.get(name, 0.0) + value, 3) for name, value in rest.items()}
+
+    def _take_times(self) -> dict[str, float]:
+        times = self.clock.take()
+        if self._model is not None:
+            exposed = min(exposed_reduction_s(self._model) * self._steps, times["forward_backward"])
+            times["forward_backward"] -= exposed
+            times["reduce"] += exposed
+        return {**times, "steps": float(self._steps), **self._loading.take()._asdict()}
 
     def _scalar(self, value: _Scalar) -> _Scalar:
         if isinstance(value, float):
             return value
         return value.item() if self._device.type == "cpu" else value.detach().float()
+
+
+def time_metrics(times: Mapping[str, float]) -> dict[str, float]:
+    """The times as metrics: of a step's parts in ms per step, of the loader's parts in ms per image on one thread."""
+    steps, images = max(times["steps"], 1.0), max(times["images"], 1.0)
+    step = {f"time/{part}_ms": times[part] / steps * 1000 for part in ("data_wait", *COMPUTED) if times[part]}
+    image = {f"time/{part}_ms_per_image": times[part] / images * 1000 for part in LOADED if times[part]}
+    return {name: round(value, 4) for name, value in {**step, **image}.items()}
 
 
 def _not_finite(step: int) -> WorkError:

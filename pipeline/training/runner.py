@@ -51,7 +51,7 @@ class TrainingResult:
         """The values of training.json that a stage's summary repeats."""
         shown = (
             *("steps", "best_step", "images_per_s", "parameters", "device", "world"),
-            *("damaged_samples", "lost_decoding_processes", "notes"),
+            *("damaged_samples", "lost_decoding_processes", "notes", "bottleneck"),
         )
         return {name: self.run_info[name] for name in shown if name in self.run_info}
 

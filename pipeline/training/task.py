@@ -14,6 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.loading.batch import Batch
+from pipeline.loading.loader_facts import LoaderFacts
+from pipeline.loading.part_times import PartTimes
 from pipeline.loading.policies.base import SamplingPolicy
 from pipeline.loading.quarantine import Quarantine
 from pipeline.training.training_config import TrainingConfig
@@ -65,6 +67,8 @@ class BatchSource(Protocol):
     policy: SamplingPolicy
     quarantine: Quarantine | None
     """Collects damaged samples; None: they are errors."""
+    times: PartTimes
+    """The time of each part of loading."""
 
     @property
     def lost_processes(self) -> int:
@@ -72,6 +76,9 @@ class BatchSource(Protocol):
 
     def batches(self, start_step: int, stop_step: int) -> Iterator[Batch]:
         """This rank's batches of the steps [start_step, stop_step)."""
+
+    def facts(self) -> LoaderFacts:
+        """What limits how fast this loader can be."""
 
     def close(self) -> None:
         """Ends the loader's threads and processes."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import time
 from contextlib import closing
 from dataclasses import dataclass
@@ -11,8 +12,10 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
+from pipeline.machine import whole_cores
 from pipeline.stage import Workspace
 from pipeline.storage import open_storage
+from pipeline.training.bottleneck import bottleneck_note
 from pipeline.training.checkpoint import Checkpoints
 from pipeline.training.loop import fit
 from pipeline.training.narrow_convolutions import subsample_narrow_convolutions
@@ -72,6 +75,8 @@ def train_recipe(
         )
     damaged = len(objects.loader.quarantine) if objects.loader.quarantine is not None else 0
     lost = _sum_over_ranks(objects.loader.lost_processes, world, device)
+    cores = max(1, whole_cores() // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
+    bottleneck = bottleneck_note(result.times, objects.loader.facts(), cores)
     images = result.steps * recipe.training.global_batch
     return {
         "steps": result.steps,
@@ -84,6 +89,8 @@ def train_recipe(
         "world": world,
         **({"best_step": result.best_step} if result.best_step is not None else {}),
         **({"notes": list(result.notes)} if result.notes else {}),
+        "times": dict(result.times),
+        **({"bottleneck": bottleneck} if bottleneck else {}),
         **({"damaged_samples": damaged} if damaged else {}),
         **({"lost_decoding_processes": lost} if lost else {}),
     }

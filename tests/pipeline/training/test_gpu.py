@@ -18,6 +18,7 @@ from pipeline.artifacts import Artifact, ArtifactStore
 from pipeline.errors import WorkError
 from pipeline.exported_model import ExportedModel
 from pipeline.loading.batch import Batch
+from pipeline.loading.part_times import PartTimes
 from pipeline.registration.program import write_programs
 from pipeline.stage import run_stage
 from pipeline.storage.local import LocalStorage
@@ -241,7 +242,7 @@ def test_a_step_does_not_wait_for_the_gpu(
         precision="auto",
     )
     objects, training = build_objects(config, GPU), config.training
-    optimizer, meter = build_optimizer(objects.model, training.optimizer), Meter(GPU, 1)
+    optimizer, meter = build_optimizer(objects.model, training.optimizer), Meter(GPU, 1, PartTimes())
     average = WeightAverage(objects.model, 0.9)
     objects.model.train()
     for batch in objects.loader.batches(0, 4):

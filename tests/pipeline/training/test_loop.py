@@ -17,6 +17,7 @@ from torch import nn
 
 from pipeline.errors import InputError, WorkError
 from pipeline.loading.batch import Batch
+from pipeline.loading.part_times import PartTimes
 from pipeline.storage.local import LocalStorage
 from pipeline.training.checkpoint import Checkpoints
 from pipeline.training.interruption import StoppedError
@@ -61,6 +62,7 @@ class Source:
         self.bad_step = bad_step
         self.closed = 0
         self.lost_processes = 0
+        self.times = PartTimes()
 
     def batches(self, start_step: int, stop_step: int) -> Iterator[Batch]:
         try:
