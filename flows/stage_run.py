@@ -13,7 +13,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import prefect.runtime
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
@@ -22,6 +22,7 @@ from prefect.logging import get_run_logger
 from prefect.states import Completed
 from prefect.task_runners import ThreadPoolTaskRunner
 
+from flows.planned_run import current_plan
 from flows.preflight import check_ready, open_store
 from flows.run_board import RunBoard, StageRow, current_board
 from flows.second_signal import count_every_signal
@@ -182,13 +183,16 @@ class StageRun:
 
 @contextmanager
 def stage_run(flow: str, parameters: Config, *, tracked: bool = True) -> Iterator[StageRun]:
-    """A run of stages for a flow; checks the parameters first.
+    """A run of stages for a flow; checks the parameters first. Within `planning`, a PlannedRun.
 
     Args:
         tracked: its stages write to MLflow, whose database must be created before they run concurrently.
     Raises:
         InputError: a run with these parameters cannot start here; nothing was started.
     """
+    if (planned := current_plan()) is not None:
+        yield cast(StageRun, planned)
+        return
     store, board = open_store(), current_board()
     # The shell has checked them already, before it started the Prefect server.
     if board.checked != parameters:

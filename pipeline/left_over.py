@@ -30,6 +30,7 @@ def sweep(store: ArtifactStore) -> list[str]:
         lambda: sweep_folder(store.local / "fetched" / ASIDE),  # incomplete downloads
         lambda: sweep_folder(store.local / "checked"),  # incomplete records of storage/checked_files.py
         lambda: _sweep_work(store),
+        lambda: sweep_folder(store.work / "plan"),  # short trainings of `tutelage plan`
         _sweep_temporary,
     ):
         with suppress(OSError, TutelageError):

@@ -72,12 +72,17 @@ class Stage(Protocol[ConfigT]):
 
 def stage_key(stage: Stage[Any], config: Config, inputs: Mapping[str, Artifact]) -> str:
     """The key of the artifact of this stage, config and inputs."""
+    return key_of_names(stage, config, {name: artifact.name for name, artifact in inputs.items()})
+
+
+def key_of_names(stage: Stage[Any], config: Config, inputs: Mapping[str, str]) -> str:
+    """The same from the inputs' names STAGE/KEY, for artifacts that do not exist yet."""
     return digest(
         {
             "stage": stage.name,
             "version": stage.version,
             "config": config,
-            "inputs": {name: artifact.name for name, artifact in inputs.items()},
+            "inputs": dict(inputs),
         }
     )
 

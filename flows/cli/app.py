@@ -26,6 +26,7 @@ from flows.cli.shell_arguments import (
     EVALUATE_EXAMPLES,
     IMAGES_HELP,
     AsJson,
+    ConfigFile,
     Flow,
     Images,
     Model,
@@ -95,9 +96,7 @@ def _options(
 def run(
     flow: Flow,
     preset: Preset = None,
-    config: Annotated[
-        Path | None, typer.Option(metavar="FILE.yaml", help="Parameters, in the YAML that `tutelage config` prints.")
-    ] = None,
+    config: ConfigFile = None,
     settings: Settings = None,
     as_json: AsJson = False,
 ) -> int:
@@ -109,6 +108,30 @@ def run(
     from flows.cli.shell_run import run_in_shell
 
     return run_in_shell(entry, parameters, origin, as_json=as_json)
+
+
+@app.command()
+def plan(
+    flow: Flow,
+    preset: Preset = None,
+    config: ConfigFile = None,
+    settings: Settings = None,
+    steps: Annotated[
+        int, typer.Option(min=10, max=10_000, help="Number of steps of the short trainings that are measured.")
+    ] = 20,
+    price_per_hour: Annotated[
+        float | None, typer.Option(min=0, help="Price of this machine for an hour, to print the price of the run.")
+    ] = None,
+    as_json: AsJson = False,
+) -> int:
+    """Print what a run would cost: time, memory, disk. Short trainings on this machine measure it."""
+    from flows.cli.parameters_file import shell_parameters
+
+    entry = find_flow(flow)
+    parameters, origin = shell_parameters(entry, preset, config, settings or [])
+    from flows.cli.plan_command import plan
+
+    return plan(entry, parameters, origin, steps=steps, price_per_hour=price_per_hour, as_json=as_json)
 
 
 @app.command()

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from rich.text import Text
 
 from flows.cli.console import Console
+from flows.cli.plan_record import plan_note
 from flows.cli.terminal import stage_table
 from flows.run_board import RunBoard, StageRow
 from flows.stage_line import clock
@@ -87,6 +88,9 @@ def outcome_of(
             report = result.artifact(store).path("report.html")
     models = [result.summary for result in results if result.reference.startswith("register-model/")]
     data = [noted for result in results if (noted := _source_notes(result.label, result.summary, cached=result.cached))]
+    data += [
+        {"stage": result.label, "notes": [note]} for result in results if (note := plan_note(store, result)) is not None
+    ]
     data += [{"stage": label, "notes": [note]} for label, note in board.notes.items()]
     artifacts = {result.label: result.reference for result in results}
     return Outcome(

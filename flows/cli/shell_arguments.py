@@ -13,6 +13,10 @@ Flow = Annotated[str, typer.Argument(metavar="FLOW", help="One of: " + ", ".join
 Preset = Annotated[
     str | None, typer.Option(metavar="NAME", help="The preset to start from; see `tutelage presets`. Default: emoji.")
 ]
+ConfigFile = Annotated[
+    Path | None,
+    typer.Option("--config", metavar="FILE.yaml", help="Parameters, in the YAML that `tutelage config` prints."),
+]
 Settings = Annotated[
     list[str] | None,
     typer.Option(

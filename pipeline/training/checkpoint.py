@@ -13,7 +13,7 @@ import os
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 
@@ -50,7 +50,9 @@ class Checkpoints:
         keep: number of newest checkpoints to retain.
     """
 
-    def __init__(self, storage: Storage, prefix: str, keep: int = 2) -> None:
+    KEPT: ClassVar[int] = 2
+
+    def __init__(self, storage: Storage, prefix: str, keep: int = KEPT) -> None:
         self.storage = storage
         self.prefix = prefix.rstrip("/")
         self.keep = keep

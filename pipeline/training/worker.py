@@ -19,6 +19,7 @@ from pipeline.training.bottleneck import bottleneck_note
 from pipeline.training.checkpoint import Checkpoints
 from pipeline.training.loop import fit
 from pipeline.training.narrow_convolutions import subsample_narrow_convolutions
+from pipeline.training.peak_memory import peak_memory_mb
 from pipeline.training.reporter import Reporter
 from pipeline.training.task import TrainingRecipe
 
@@ -86,6 +87,8 @@ def train_recipe(
         "parameters": sum(parameter.numel() for parameter in objects.model.parameters()),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
         "threads": torch.get_num_threads(),
+        "peak_memory_mb": peak_memory_mb(device),
+        "epoch_samples": objects.epoch_samples,
         "world": world,
         **({"best_step": result.best_step} if result.best_step is not None else {}),
         **({"notes": list(result.notes)} if result.notes else {}),
