@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from pydantic import Field
+from typing import Self
+
+from pydantic import Field, model_validator
 
 from pipeline.artifacts import Artifact
 from pipeline.distillation.loss_config import DistillationLossConfig
@@ -19,6 +21,12 @@ class DistillationConfig(ClassificationConfig):
     distillation: DistillationLossConfig = Field(
         DistillationLossConfig(), description="How the student learns from the teacher."
     )
+
+    @model_validator(mode="after")
+    def _labels_are_learned_by_cross_entropy(self) -> Self:
+        if self.loss != "cross_entropy":
+            raise ValueError(f"loss: a student learns the labels by cross_entropy, not {self.loss}")
+        return self
 
     @property
     def uses_stored_outputs(self) -> bool:

@@ -20,7 +20,7 @@ from pipeline.exported_model import ExportedModel
 from pipeline.sharding.format.index import SampleIndex
 from pipeline.sharding.format.joined_columns import JoinedColumns, open_columns
 from pipeline.stage import Workspace
-from pipeline.training.classifier import build_training_objects, class_weights_of, export, summary
+from pipeline.training.classifier import build_training_objects, class_weights_of, export, mixed_steps_of, summary
 from pipeline.training.classifier_evaluation import ClassifierEvaluation
 from pipeline.training.input_artifacts import open_artifact, open_optional
 from pipeline.training.rows import labelled_rows, training_rows
@@ -62,6 +62,7 @@ class DistillationRecipe:
             config.distillation,
             smoothing=config.label_smoothing,
             mixing=config.mixing,
+            mixed_steps=mixed_steps_of(config, shards, columns),
             class_weights=class_weights_of(config, shards, columns, device),
             seed=config.training.seed,
         )

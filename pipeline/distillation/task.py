@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
@@ -35,6 +37,7 @@ class Distillation:
         loss: the distillation loss.
         smoothing: label smoothing, of the true labels only.
         mixing: mixup and CutMix; the teacher sees the mixed image too.
+        mixed_steps: number of the first steps in which batches are mixed; None: all.
         class_weights: weight of the label loss of a sample by its label, float32 [K] on the device; None: 1 for all.
             The loss against the teacher is not weighted.
         seed: of the run; determines the mixing.
@@ -48,25 +51,26 @@ class Distillation:
         *,
         smoothing: float = 0.0,
         mixing: MixingConfig | None = None,
+        mixed_steps: int | None = None,
         class_weights: Tensor | None = None,
         seed: int = 0,
     ) -> None:
         self.teacher = teacher
         self.preprocessing = preprocessing
         self.loss = loss
-        self.smoothing = smoothing
         self.mixing = mixing or MixingConfig()
-        self.class_weights = class_weights
+        self.mixed_steps = mixed_steps
+        self.label_loss = partial(mixed_cross_entropy, smoothing=smoothing, class_weights=class_weights)
         self.seed = seed
 
     def training_step(self, model: nn.Module, batch: Batch) -> StepOutput:
-        pixels, labels, mixing_weights = mix_batch(batch, self.mixing, self.seed)
+        pixels, labels, mixing_weights = mix_batch(batch, self.mixing, self.seed, self.mixed_steps)
         teacher_logits = self.teacher.batch_logits(batch, pixels, mixing_weights)
         outputs = model(self.preprocessing.normalise(pixels))
-        extra_loss = auxiliary_loss(outputs, labels, mixing_weights, self.smoothing, self.class_weights)
+        extra_loss = auxiliary_loss(outputs, labels, mixing_weights, self.label_loss)
         outputs = without_auxiliary(outputs)
         class_logits, distillation_logits = outputs if self.loss.method == "token" else (outputs, outputs)
-        label_loss = mixed_cross_entropy(class_logits, labels, mixing_weights, self.smoothing, self.class_weights)
+        label_loss = self.label_loss(class_logits, labels, mixing_weights)
         loss = distillation_loss(label_loss, distillation_logits, teacher_logits, self.loss) + extra_loss
         metrics = {
             "accuracy": mixed_accuracy(class_logits, labels, mixing_weights),

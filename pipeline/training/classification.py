@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from functools import partial
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -12,10 +14,15 @@ from model_defs.auxiliary import AuxiliaryLogits
 from pipeline.loading.batch import Batch
 from pipeline.loading.pairs import partner_rows
 from pipeline.preprocessing import Preprocessing
+from pipeline.training.binary_cross_entropy import mixed_binary_cross_entropy
 from pipeline.training.mixing import draw_mix
 from pipeline.training.mixing_config import MixingConfig
 from pipeline.training.rows import UNLABELLED
 from pipeline.training.task import StepOutput
+
+LabelLossKind = Literal["cross_entropy", "binary_cross_entropy"]
+LabelLoss = Callable[[Tensor, list[Tensor], list[float]], Tensor]
+"""Logits, label tensors and their mixing weights -> the loss."""
 
 
 class Classification:
@@ -25,7 +32,10 @@ class Classification:
         preprocessing: converts uint8 images to the model's input.
         smoothing: fraction of the target that is spread over all classes.
         mixing: mixup and CutMix.
+        mixed_steps: number of the first steps in which batches are mixed; None: all.
         class_weights: weight of a sample by its label, float32 [K] on the device; None: 1 for all.
+        loss: cross_entropy over all classes, or binary_cross_entropy of each class.
+        target_threshold: of binary_cross_entropy, see `mixed_binary_cross_entropy`.
         seed: seed of the run, from which the mixing is drawn.
     """
 
@@ -35,33 +45,44 @@ class Classification:
         *,
         smoothing: float = 0.0,
         mixing: MixingConfig | None = None,
+        mixed_steps: int | None = None,
         class_weights: Tensor | None = None,
+        loss: LabelLossKind = "cross_entropy",
+        target_threshold: float | None = None,
         seed: int = 0,
     ) -> None:
         self.preprocessing = preprocessing
-        self.smoothing = smoothing
         self.mixing = mixing or MixingConfig()
-        self.class_weights = class_weights
+        self.mixed_steps = mixed_steps
+        self.label_loss: LabelLoss = partial(mixed_cross_entropy, smoothing=smoothing, class_weights=class_weights)
+        if loss == "binary_cross_entropy":
+            self.label_loss = partial(
+                mixed_binary_cross_entropy, smoothing=smoothing, class_weights=class_weights, threshold=target_threshold
+            )
         self.seed = seed
 
     def training_step(self, model: nn.Module, batch: Batch) -> StepOutput:
-        pixels, labels, mixing_weights = mix_batch(batch, self.mixing, self.seed)
+        pixels, labels, mixing_weights = mix_batch(batch, self.mixing, self.seed, self.mixed_steps)
         outputs = model(self.preprocessing.normalise(pixels))
-        extra_loss = auxiliary_loss(outputs, labels, mixing_weights, self.smoothing, self.class_weights)
+        extra_loss = auxiliary_loss(outputs, labels, mixing_weights, self.label_loss)
         outputs = without_auxiliary(outputs)
         # A distilled DeiT without a teacher: both heads are trained on the label.
         heads = outputs if isinstance(outputs, tuple) else (outputs,)
-        losses = [
-            mixed_cross_entropy(head, labels, mixing_weights, self.smoothing, self.class_weights) for head in heads
-        ]
+        losses = [self.label_loss(head, labels, mixing_weights) for head in heads]
         return StepOutput(
             torch.stack(losses).mean() + extra_loss, {"accuracy": mixed_accuracy(heads[0], labels, mixing_weights)}
         )
 
 
-def mix_batch(batch: Batch, mixing: MixingConfig, seed: int) -> tuple[Tensor, list[Tensor], list[float]]:
-    """The batch's pixels (float if mixed, else uint8), its label tensors, and the mixing weight of each of them."""
-    mix = draw_mix(mixing, seed, batch.step)
+def mix_batch(
+    batch: Batch, mixing: MixingConfig, seed: int, mixed_steps: int | None = None
+) -> tuple[Tensor, list[Tensor], list[float]]:
+    """The batch's pixels (float if mixed, else uint8), its label tensors, and the mixing weight of each of them.
+
+    Args:
+        mixed_steps: batches from this step on are not mixed; None: all may be.
+    """
+    mix = draw_mix(mixing, seed, batch.step) if mixed_steps is None or batch.step < mixed_steps else None
     if mix is None:
         return batch.images, [batch.labels], [1.0]
     partners = partner_rows(batch)
@@ -103,23 +124,18 @@ def _cross_entropy_sum(logits: Tensor, labels: Tensor, smoothing: float, class_w
 
 
 def auxiliary_loss(
-    outputs: Any,
-    labels: list[Tensor],
-    mixing_weights: list[float],
-    smoothing: float,
-    class_weights: Tensor | None = None,
+    outputs: Any, labels: list[Tensor], mixing_weights: list[float], label_loss: LabelLoss
 ) -> Tensor | float:
-    """The weighted sum of the auxiliary heads' cross-entropies in nats; 0 for a model without such heads.
+    """The weighted sum of the auxiliary heads' losses in nats; 0 for a model without such heads.
 
     Args:
         outputs: the model's output in training mode.
-        labels, mixing_weights, smoothing, class_weights: as in `mixed_cross_entropy`.
+        labels, mixing_weights: as in `mixed_cross_entropy`.
+        label_loss: the loss of one head's logits.
     """
     if not isinstance(outputs, AuxiliaryLogits):
         return 0.0
-    losses = [
-        mixed_cross_entropy(logits, labels, mixing_weights, smoothing, class_weights) for logits in outputs.auxiliary
-    ]
+    losses = [label_loss(logits, labels, mixing_weights) for logits in outputs.auxiliary]
     return outputs.weight * torch.stack(losses).sum()
 
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from pydantic import Field
+import math
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
 
 from pipeline.artifacts import Artifact
-from pipeline.config import unkeyed
+from pipeline.config import added, unkeyed
 from pipeline.counted import counted
 from pipeline.errors import InputError
 from pipeline.loading.loader_config import LoaderConfig
@@ -35,6 +38,18 @@ class ClassificationConfig(ImageModelConfig):
         description="Label smoothing: the fraction (0 to 1) of the target probability that is spread uniformly "
         "over all classes.",
     )
+    loss: Literal["cross_entropy", "binary_cross_entropy"] = added(
+        "cross_entropy",
+        description="Loss on the labels. binary_cross_entropy: each class for itself, mean over the classes; a mixed "
+        "image shows both its classes (ResNet strikes back).",
+    )
+    target_threshold: float | None = added(
+        0.2,
+        ge=0,
+        lt=1,
+        description="With binary_cross_entropy: a class of a mixed image has target 1 if its part of the image is "
+        "above this, else 0. null: the target is the part.",
+    )
     class_weights: ClassWeights = class_weights_field()
     mixing: MixingConfig = Field(MixingConfig(), description="Mixup and CutMix.")
     policy: PolicyConfig = Field(
@@ -48,6 +63,25 @@ class ClassificationConfig(ImageModelConfig):
         RunnerConfig(), description="Where the training runs, and its workers, CPUs and GPUs."
     )
     keep: KeepRanges = keep_field()
+
+    @model_validator(mode="after")
+    def _some_epochs_are_mixed(self) -> Self:
+        epochs = self.training.epochs
+        if (
+            self.training.steps is None
+            and epochs is not None
+            and self.mixing.is_on
+            and self.mixing.off_epochs >= epochs
+        ):
+            raise ValueError(f"mixing.off_epochs {self.mixing.off_epochs:g}: the training has only {epochs:g} epochs")
+        return self
+
+    def mixed_steps(self, epoch_samples: int) -> int | None:
+        """Number of the first steps in which batches are mixed; None: all."""
+        if self.mixing.off_epochs == 0:
+            return None
+        unmixed = self.mixing.off_epochs * self.training.steps_per_epoch(epoch_samples)
+        return max(0, math.ceil(self.training.total_steps(epoch_samples) - unmixed))
 
     def check(self, shards: Artifact, columns: Artifact | None = None) -> SampleIndex:
         """Validates the configuration and its inputs before any work; returns the index.

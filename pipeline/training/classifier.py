@@ -119,6 +119,18 @@ def class_weights_of(
     return None if weights is None else torch.from_numpy(weights).to(device)
 
 
+def mixed_steps_of(config: ClassificationConfig, shards: Artifact, columns: Artifact | None) -> int | None:
+    """Number of the first steps in which batches are mixed; None: all. Epochs are those of the training."""
+    if config.mixing.off_epochs == 0:
+        return None
+    index = SampleIndex.open(shards)
+    _, joined = open_columns(columns, index, keep=config.keep)
+    rows = training_rows(index, joined, config.keep)
+    distinct = config.loader.distinct_samples(config.training.global_batch)
+    policy = config.policy.build(index, rows, distinct, config.training.seed)
+    return config.mixed_steps(samples_per_epoch(policy, len(rows)))
+
+
 def export(config: ClassificationConfig, labels: tuple[str, ...], result: TrainingResult, work: Workspace) -> None:
     """Writes the trained classifier to `work.output`/model."""
     ExportedModel.write(

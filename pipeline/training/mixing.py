@@ -59,7 +59,7 @@ def draw_mix(config: MixingConfig, seed: int, step: int) -> Mix | None:
     applied, chosen, top, left = rng.uniform(size=4)
     if applied >= config.probability:
         return None
-    cut = config.cutmix > 0 and (config.mixup == 0 or chosen < 0.5)
+    cut = config.cutmix > 0 and (config.mixup == 0 or chosen < config.cutmix_probability)
     alpha = config.cutmix if cut else config.mixup
     return Mix(float(rng.beta(alpha, alpha)), (float(top), float(left)) if cut else None)
 

@@ -14,7 +14,7 @@ from pipeline.config import canonical_json
 from pipeline.stage import Workspace
 from pipeline.training.classification import Classification
 from pipeline.training.classification_config import ClassificationConfig
-from pipeline.training.classifier import build_training_objects, class_weights_of, export, summary
+from pipeline.training.classifier import build_training_objects, class_weights_of, export, mixed_steps_of, summary
 from pipeline.training.input_artifacts import open_artifact, open_optional
 from pipeline.training.runner import execute
 from pipeline.training.starting_head import StartingHead
@@ -52,7 +52,10 @@ class ClassificationRecipe:
             self.config.preprocessing(),
             smoothing=self.config.label_smoothing,
             mixing=self.config.mixing,
+            mixed_steps=mixed_steps_of(self.config, shards, columns),
             class_weights=class_weights_of(self.config, shards, columns, device),
+            loss=self.config.loss,
+            target_threshold=self.config.target_threshold,
             seed=self.config.training.seed,
         )
         return build_training_objects(self.config, shards, task, device, rank, world, weights, columns, probe)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import replace
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -12,9 +13,12 @@ import pytest
 import torch
 
 from pipeline.artifacts import Artifact, ArtifactStore
+from pipeline.config import canonical_json, parse_config
+from pipeline.errors import InputError
 from pipeline.loading.batch import Batch, rank_rows
 from pipeline.loading.pairs import extend_to_pairs, partner_rows
 from pipeline.training.batching import split
+from pipeline.training.classification import mix_batch
 from pipeline.training.classification_config import ClassificationConfig
 from pipeline.training.mixing import Mix, draw_mix
 from pipeline.training.mixing_config import MixingConfig
@@ -35,6 +39,42 @@ def test_nothing_is_mixed_by_default_and_seldom_by_a_small_probability() -> None
     assert draw_mix(MixingConfig(), 0, 0) is None
     drawn = [draw_mix(MixingConfig(mixup=1.0, probability=0.25), 0, step) for step in range(400)]
     assert 0.15 < np.mean([mix is not None for mix in drawn]) < 0.35
+
+
+def test_cutmix_has_its_probability() -> None:
+    config = MixingConfig(mixup=0.8, cutmix=1.0, cutmix_probability=0.2)
+    cut = [draw_mix(config, 3, step).centre is not None for step in range(1000)]
+    assert 0.16 < np.mean(cut) < 0.24
+
+
+def test_mixing_that_never_happens_is_refused() -> None:
+    values = {"mixing": {"mixup": 0.8, "off_epochs": 10}, "training": {"epochs": 10}}
+    with pytest.raises(InputError, match="off_epochs 10: the training has only 10 epochs"):
+        parse_config(ClassificationConfig, values, "teacher")
+    assert "off_epochs" not in canonical_json(ClassificationConfig())
+
+
+@pytest.mark.parametrize("policy", ["shuffled", "class-balanced"])
+@pytest.mark.parametrize(("epochs", "off"), [(3, 1), (3, 0.5)])
+def test_the_last_epochs_of_the_training_are_not_mixed(
+    store: ArtifactStore,
+    digits: Artifact,
+    small_config: Callable[..., ClassificationConfig],
+    policy: str,
+    epochs: int,
+    off: float,
+) -> None:
+    mixing = {"mixup": 1.0, "off_epochs": off}
+    config = small_config(policy={"kind": policy}, epochs=epochs, steps=None, mixing=mixing)
+    objects = ClassificationRecipe(config, store.storage.url, digits.name).build(torch.device("cpu"), 0, 1)
+    steps = config.training.total_steps(objects.epoch_samples)
+    mixed_steps = objects.task.mixed_steps
+    with closing(objects.loader.batches(0, steps)) as batches:
+        mixed = [mix_batch(batch, config.mixing, 0, mixed_steps)[0].is_floating_point() for batch in batches]
+    # A step is mixed if more than `off` epochs, an exact fraction, are left before it.
+    left = [Fraction((steps - step) * config.training.global_batch, objects.epoch_samples) for step in range(steps)]
+    assert mixed == [epochs_left > Fraction(off) for epochs_left in left]
+    assert set(mixed) == {True, False}
 
 
 def test_mixup_blends_partners() -> None:
