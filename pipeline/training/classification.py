@@ -109,11 +109,29 @@ def mixed_cross_entropy(
             target that smoothing spreads over the other classes (torch's `weight` would weigh each class's part).
     """
     logits = logits.float()
-    losses = [
-        weight * _cross_entropy_sum(logits, label, smoothing, class_weights)
-        for label, weight in zip(labels, mixing_weights, strict=True)
-    ]
-    return torch.stack(losses).sum() / len(logits)
+    if len(labels) == 1:
+        return _cross_entropy_sum(logits, labels[0], smoothing, class_weights) / len(logits)
+    with torch.no_grad():
+        targets = _soft_targets(logits, labels, mixing_weights, smoothing, class_weights)
+    # One log-softmax for all targets, where a cross-entropy each would need as many.
+    return F.cross_entropy(logits, targets, reduction="sum") / len(logits)
+
+
+def _soft_targets(
+    logits: Tensor, labels: list[Tensor], mixing_weights: list[float], smoothing: float, class_weights: Tensor | None
+) -> Tensor:
+    """float32 [B, K], the targets of mixed labels; a row without a label has zeros, and others sum to their weight."""
+    targets = torch.zeros_like(logits)
+    row_weights = torch.zeros_like(logits[:, 0])
+    for label, mixing_weight in zip(labels, mixing_weights, strict=True):
+        known = label.clamp(min=0)
+        weights = (label != UNLABELLED) * mixing_weight
+        weights = weights if class_weights is None else weights * class_weights[known]
+        targets.scatter_add_(1, known[:, None], weights[:, None])
+        row_weights += weights
+    if smoothing:
+        targets.mul_(1 - smoothing).add_(row_weights[:, None], alpha=smoothing / logits.shape[1])
+    return targets
 
 
 def _cross_entropy_sum(logits: Tensor, labels: Tensor, smoothing: float, class_weights: Tensor | None) -> Tensor:
