@@ -152,6 +152,7 @@ def bare(case: Case, resident: list[Pair], timer: Timer) -> float:
 
 def ours(case: Case, resident: list[Pair], timer: Timer) -> float:
     from pipeline.loading.batch import Batch
+    from pipeline.loading.part_times import PartTimes
     from pipeline.preprocessing import Preprocessing, per_channel
     from pipeline.training.classification import Classification
     from pipeline.training.loop import fit
@@ -176,7 +177,7 @@ def ours(case: Case, resident: list[Pair], timer: Timer) -> float:
             pass
 
     class Source:
-        policy, quarantine, lost_processes = Policy(), None, 0
+        policy, quarantine, lost_processes, times = Policy(), None, 0, PartTimes()
 
         def batches(self, start_step: int, stop_step: int) -> Iterator[Batch]:
             ids = torch.arange(case.batch)

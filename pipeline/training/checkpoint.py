@@ -33,7 +33,7 @@ class Checkpoint:
         tensors: state dicts: "model", "optimizer" and, if they are on, "average" and "best" (of early stopping).
         notes: JSON values: "policy" (the sampler's state), "rows" (metrics so far), "seconds" (training time so far),
             "times" (the same by part), "quarantine" (damaged samples so far), "exported" (state of ExportedWeights),
-            "early_stopping" (its state, if it is on).
+            and, if they are on, "early_stopping" and "loss_scale" (their states).
     """
 
     step: int

@@ -89,10 +89,12 @@ class ClassificationConfig(ImageModelConfig):
         Raises:
             InputError: the model is unknown, mean or std is still to be read from the pretrained weights, `copies` does
                 not divide the batch, class_weights names an unknown label, the shards have too few labels or lack
-                labelled rows of the train split (or of val, for `patience` and `export_weights=best`), or the columns
-                are not the ones that `keep` names.
+                labelled rows of the train split (or of val, for `patience` and `export_weights=best`), the columns are
+                not the ones that `keep` names, or the model has no blocks for gradient checkpointing.
         """
         import torch
+
+        from pipeline.training.gradient_checkpointing import check_blocks
 
         self.preprocessing()  # raises without mean and std
         index = SampleIndex.open(shards)
@@ -124,6 +126,8 @@ class ClassificationConfig(ImageModelConfig):
         with torch.device("meta"):
             model = self.build_model(len(index.label_names))
             check_sizes(model, self.loader, self.channels)
+            if self.training.gradient_checkpointing:
+                check_blocks(model)
         if isinstance(self.training.optimizer, MuonConfig):
             from pipeline.training.muon import hidden_matrices
 

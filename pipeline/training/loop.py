@@ -9,7 +9,7 @@ A step, with n samples in a micro-batch of this rank, G samples in the global ba
         loss = task.training_step(model, part)                  mean over n samples, under autocast
         backward(loss * n * W / G)                              summed here, averaged over ranks: the mean over G
     average batch norm's running statistics over the ranks
-    clip the gradient; raise an error if it is not finite
+    clip the gradient; raise an error if it is not finite (float16: skip the step)
     optimizer.step() at learning_rate(step);  average.update()
     step += 1;  log, evaluate, start a checkpoint when due;  stop if `patience` evaluations brought no gain
 
@@ -23,7 +23,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -44,7 +44,9 @@ from pipeline.training.ema import WeightAverage
 from pipeline.training.exported_weights import ExportedWeights
 from pipeline.training.interruption import StoppedError
 from pipeline.training.meter import Meter
+from pipeline.training.model_preparation import prepare_model
 from pipeline.training.optim import build_optimizer, set_learning_rate
+from pipeline.training.precision import LossScale, autocast
 from pipeline.training.reporter import NullReporter, Reporter
 from pipeline.training.running_statistics import average_running_statistics
 from pipeline.training.synced_batch_norm import with_synced_batch_norm
@@ -114,16 +116,18 @@ def fit(
     training.check_workers(world)
     if training.sync_batch_norm and world > 1:
         model = with_synced_batch_norm(model, device)
+    prepare_model(model, training)
     reporter = reporter if reporter is not None else NullReporter()
     is_rank_0 = rank == 0
     total = training.total_steps(epoch_samples)
     log_every = max(training.log_every_steps, -(-total // _MAX_METRIC_ROWS))
     average = WeightAverage(model, training.ema_decay) if training.ema_decay is not None else None
     optimizer = build_optimizer(model, training.optimizer)
+    loss_scale = LossScale(training, device)
     meter = Meter(device, world, loader.times)
     early_stopping = EarlyStopping(training.patience) if training.patience is not None else None
     exported = ExportedWeights(training.export_weights, model, average)
-    state = _State(model, average, optimizer, loader, meter, exported, early_stopping)
+    state = _State(model, average, optimizer, loader, meter, exported, loss_scale, early_stopping)
     if checkpoints is not None:
         state.resume(checkpoints.newest())
     if world > 1:
@@ -138,6 +142,10 @@ def fit(
         state.metric_rows.append(row)
         if is_rank_0:
             reporter.row(row)
+
+    def record_means(lr: float) -> None:
+        damaged = exchange_damaged(loader.quarantine, world, device)
+        record({**meter.drain(), "lr": lr, **loss_scale.numbers(), **damaged})
 
     def evaluate_and_record(evaluate: Evaluate) -> None:
         with meter.clock.timed("evaluation"):
@@ -166,13 +174,15 @@ def fit(
                 lr = training.learning_rate(state.step, total, epoch_samples)
                 set_learning_rate(optimizer, lr)
                 _seed_torch(_step_seed(training.seed, state.step, rank), device)
-                _backward(task, wrapped, batch.to(device), training, world, meter)
+                _backward(task, wrapped, batch.to(device), training, world, meter, loss_scale)
                 meter.clock.lap("forward_backward")
                 if world > 1:
                     average_running_statistics(model, len(batch) / batch.global_size)
                     meter.clock.lap("reduce")
-                meter.add_gradient_norm(state.step, _clip_gradient(model, training.clip_norm))
-                optimizer.step()
+                loss_scale.unscale(optimizer)
+                norm = _clip_gradient(model, training.clip_norm)
+                meter.add_gradient_norm(state.step, loss_scale.checked(norm))
+                loss_scale.step(optimizer)
                 optimizer.zero_grad(set_to_none=True)
                 if average is not None:
                     average.update(state.step)
@@ -184,7 +194,7 @@ def fit(
                     reporter.progress(state.step, total, meter.display_numbers())
                 log_due = state.step % log_every == 0 or state.step == total
                 if log_due:
-                    record({**meter.drain(), "lr": lr, **exchange_damaged(loader.quarantine, world, device)})
+                    record_means(lr)
                 if evaluate is not None and training.evaluation_due(state.step, total, epoch_samples):
                     evaluate_and_record(evaluate)
                     set_training_mode(model, freeze_batch_norm=freeze_batch_norm)
@@ -193,7 +203,7 @@ def fit(
                 finished = state.finished(total)
                 if finished and not log_due:
                     # Stopped early between two log entries. All ranks stop at the same step: their metrics are equal.
-                    record({**meter.drain(), "lr": lr, **exchange_damaged(loader.quarantine, world, device)})
+                    record_means(lr)
                 if writer is not None:
                     writer.check()
                 due = reporter.checkpoint_requested() or stop_requested or finished
@@ -236,6 +246,7 @@ class _State:
     loader: BatchSource
     meter: Meter
     exported: ExportedWeights
+    loss_scale: LossScale
     early_stopping: EarlyStopping | None = None
     step: int = 0
     metric_rows: list[dict[str, Any]] = field(default_factory=list)
@@ -250,6 +261,8 @@ class _State:
             tensors["average"] = self.average.module.state_dict()
         notes = {"policy": self.loader.policy.state(), "rows": self.metric_rows, "seconds": self.meter.seconds}
         notes |= {"exported": self.exported.state(), "times": self.meter.times}
+        if self.loss_scale.is_on:
+            notes["loss_scale"] = self.loss_scale.state()
         if self.loader.quarantine is not None:
             notes["quarantine"] = self.loader.quarantine.lines()
         if self.early_stopping is not None and self.early_stopping.weights:
@@ -269,13 +282,22 @@ class _State:
         self.optimizer.load_state_dict(checkpoint.tensors["optimizer"])
         if "exported" in checkpoint.notes:
             self.exported.load_state(checkpoint.notes["exported"])
+        self.loss_scale.load_state(checkpoint.notes.get("loss_scale", {}))
         if self.early_stopping is not None and "early_stopping" in checkpoint.notes:
             self.early_stopping.load_state(checkpoint.notes["early_stopping"], checkpoint.tensors["best"])
         if self.average is not None:
             self.average.module.load_state_dict(checkpoint.tensors["average"])
 
 
-def _backward(task: Task, model: nn.Module, batch: Batch, training: TrainingConfig, world: int, meter: Meter) -> None:
+def _backward(
+    task: Task,
+    model: nn.Module,
+    batch: Batch,
+    training: TrainingConfig,
+    world: int,
+    meter: Meter,
+    loss_scale: LossScale,
+) -> None:
     """Gradients of the mean loss over the GLOBAL batch, in the parameters of every rank."""
     micro_batches = list(split(batch, training.accumulation))
     for number, micro_batch in enumerate(micro_batches, start=1):
@@ -283,9 +305,9 @@ def _backward(task: Task, model: nn.Module, batch: Batch, training: TrainingConf
         # Ranks exchange gradients once per step, with the last micro-batch.
         local_only = isinstance(model, DistributedDataParallel) and number < len(micro_batches)
         with model.no_sync() if local_only else nullcontext():  # type: ignore[operator]
-            with _autocast(training, batch.images.device):
+            with autocast(training, batch.images.device):
                 output = task.training_step(model, micro_batch)
-            (output.loss * (samples * world / batch.global_size)).backward()
+            loss_scale.scaled(output.loss * (samples * world / batch.global_size)).backward()
         meter.add_output(output, samples)
 
 
@@ -302,7 +324,7 @@ def _in_eval_mode(
     measure: Callable[[nn.Module], dict[str, float]], model: nn.Module, training: TrainingConfig, device: torch.device
 ) -> dict[str, float]:
     model.eval()
-    with torch.no_grad(), _autocast(training, device):
+    with torch.no_grad(), autocast(training, device):
         return measure(model)
 
 
@@ -312,20 +334,6 @@ def _refresh(
     if refresh is None:
         raise WorkError(f"step {step}: the sampling policy waits for a refresh, and the recipe has none")
     return _in_eval_mode(lambda module: refresh(module, step), model, training, device)
-
-
-def _autocast(training: TrainingConfig, device: torch.device) -> AbstractContextManager[Any]:
-    if training.precision == "bfloat16" or (training.precision == "auto" and computes_in_bfloat16(device)):
-        return torch.autocast(device.type, torch.bfloat16)
-    return nullcontext()
-
-
-def computes_in_bfloat16(device: torch.device) -> bool:
-    """Whether the device multiplies bfloat16 in hardware; without that, autocast only costs time."""
-    if device.type == "cuda":
-        return torch.cuda.is_bf16_supported()
-    capabilities = torch.cpu.get_capabilities()
-    return device.type == "cpu" and bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
 
 
 def _checkpoint_due(training: TrainingConfig, step: int, seconds_since: float) -> bool:

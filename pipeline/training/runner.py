@@ -20,8 +20,10 @@ from pipeline.errors import InputError, WorkError
 from pipeline.loading.quarantine import FILE
 from pipeline.stage import Workspace
 from pipeline.training import per_class
+from pipeline.training.allocator import freed_memory_kept
 from pipeline.training.exported_weights import exported_per_class, exported_state
 from pipeline.training.interruption import stoppable
+from pipeline.training.model_preparation import check_device
 from pipeline.training.per_class import class_columns, class_table
 from pipeline.training.placement import RunnerConfig
 from pipeline.training.reporter import DriverReporter
@@ -136,16 +138,23 @@ def check(recipe: TrainingRecipe, runner: RunnerConfig) -> None:
         raise InputError(f"runner=process has one worker, not {runner.workers}; set workers=1 or runner=ray")
     if runner.use_gpu == "yes" and not torch.cuda.is_available():
         raise InputError("use_gpu=yes, but torch sees no GPU here; set use_gpu=auto or look at `tutelage doctor`")
+    check_device(recipe.training, _device(runner))
 
 
 def run_in_process(
     recipe: TrainingRecipe, runner: RunnerConfig, location: CheckpointLocation, reporter: DriverReporter
 ) -> dict[str, Any]:
     """Trains in this process, on its GPU if it has one and may use it; returns the content of training.json."""
-    device = torch.device("cuda", 0) if runner.use_gpu != "no" and torch.cuda.is_available() else torch.device("cpu")
+    device = _device(runner)
     if runner.cpus_per_worker is not None:
         torch.set_num_threads(runner.cpus_per_worker)
-    return train_recipe(recipe, device, 0, 1, location, reporter)
+    # On a GPU, the activations are not in the host's memory.
+    with freed_memory_kept() if device.type == "cpu" else nullcontext():
+        return train_recipe(recipe, device, 0, 1, location, reporter)
+
+
+def _device(runner: RunnerConfig) -> torch.device:
+    return torch.device("cuda", 0) if runner.use_gpu != "no" and torch.cuda.is_available() else torch.device("cpu")
 
 
 def training_headline(summary: Mapping[str, Any]) -> str:

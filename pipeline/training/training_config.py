@@ -89,10 +89,33 @@ class TrainingConfig(Config):
         description="Gradient accumulation: number of micro-batches into which a worker divides its part of the "
         "batch. A higher number needs less memory.",
     )
-    precision: Literal["auto", "float32", "bfloat16"] = Field(
+    precision: Literal["auto", "float32", "bfloat16", "float16"] = Field(
         "auto",
-        description="Precision of the computation. bfloat16: autocast (mixed precision); auto: bfloat16 if the "
+        description="Precision of the computation. bfloat16: autocast (mixed precision); float16: the same for GPUs "
+        "without bfloat16, with a scaled loss, and steps whose gradient overflows are skipped; auto: bfloat16 if the "
         "hardware multiplies in it, else float32.",
+    )
+    tf32: Literal["auto", "yes", "no"] = added(
+        "auto",
+        description="Whether float32 products and convolutions on an NVIDIA GPU round their inputs to TF32, several "
+        "times as fast. auto: as torch does, which rounds those of convolutions only. yes is refused on devices "
+        "without TF32.",
+    )
+    channels_last: Literal["auto", "yes", "no"] = added(
+        "auto",
+        description="Layout of images and convolutions in memory. yes: channels_last (NHWC), in which GPUs train "
+        "convolutions up to 1.9 times as fast; no: contiguous (NCHW); auto: channels_last for classifiers, and "
+        "contiguous weights for dual encoders.",
+    )
+    compile: bool = added(
+        False,
+        description="Compile the blocks of the model with torch.compile: the same losses to rounding. The first steps "
+        "take up to minutes, later ones less time, on GPUs above all.",
+    )
+    gradient_checkpointing: bool = unkeyed(
+        False,
+        description="Compute the activations of each block of the model again in the backward pass instead of keeping "
+        "them: less memory, for a third more computation. The result is the same.",
     )
     evaluate_every_epochs: float = Field(
         1, ge=0, description="Number of epochs between evaluations on the validation split. 0: only at the end."
@@ -130,6 +153,8 @@ class TrainingConfig(Config):
         # A config that sets steps need not also unset the default of epochs.
         if self.steps is None and self.epochs is None:
             raise ValueError("set epochs or steps")
+        if self.compile and self.gradient_checkpointing:
+            raise ValueError("compile cannot compile what gradient_checkpointing computes again; set one of them")
         if self.patience is not None and self.evaluate_every_epochs == 0:
             raise ValueError("patience counts evaluations, and evaluate_every_epochs=0 has one only; set it above 0")
         if self.export_weights != "ema" and self.ema_decay is None:

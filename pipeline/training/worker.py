@@ -18,8 +18,10 @@ from pipeline.storage import open_storage
 from pipeline.training.bottleneck import bottleneck_note
 from pipeline.training.checkpoint import Checkpoints
 from pipeline.training.loop import fit
+from pipeline.training.model_preparation import check_device
 from pipeline.training.narrow_convolutions import subsample_narrow_convolutions
 from pipeline.training.peak_memory import peak_memory_mb
+from pipeline.training.precision import tf32_as_configured
 from pipeline.training.reporter import Reporter
 from pipeline.training.task import TrainingRecipe
 
@@ -51,6 +53,7 @@ def train_recipe(
     reporter: Reporter,
 ) -> dict[str, Any]:
     """Builds the objects on this rank and trains; returns the content of training.json, as plain JSON values."""
+    check_device(recipe.training, device)
     torch.manual_seed(recipe.training.seed)
     objects = recipe.build(device, rank, world)
     if device.type == "cpu":
@@ -58,7 +61,7 @@ def train_recipe(
     if rank == 0 and (note := recipe.training.short_epoch_note(objects.epoch_samples)):
         _log.warning("%s", note)
     started = time.monotonic()
-    with closing(objects.loader):
+    with closing(objects.loader), tf32_as_configured(recipe.training):
         result = fit(
             objects.task,
             objects.model,

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from pipeline.errors import InputError
 from pipeline.preprocessing import Preprocessing
-from pipeline.training.loop import computes_in_bfloat16
+from pipeline.training.precision import computes_in_bfloat16
 
 
 class FrozenFeatures:

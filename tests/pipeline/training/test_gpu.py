@@ -30,6 +30,7 @@ from pipeline.training.interruption import StoppedError
 from pipeline.training.loop import _backward, _check_same_step, _clip_gradient, _wrap_in_ddp, fit
 from pipeline.training.meter import Meter
 from pipeline.training.optim import build_optimizer
+from pipeline.training.precision import LossScale
 from pipeline.training.reporter import NullReporter
 from pipeline.training.stage import ClassificationRecipe, TrainTeacher
 from pipeline.training.task import StepOutput, TrainingObjects
@@ -247,7 +248,7 @@ def test_a_step_does_not_wait_for_the_gpu(
     objects.model.train()
     for batch in objects.loader.batches(0, 4):
         with no_waiting(batch.step):
-            _backward(objects.task, objects.model, batch.to(GPU), training, 1, meter)
+            _backward(objects.task, objects.model, batch.to(GPU), training, 1, meter, LossScale(training, GPU))
             meter.add_gradient_norm(batch.step, _clip_gradient(objects.model, training.clip_norm))
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
