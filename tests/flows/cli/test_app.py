@@ -173,8 +173,8 @@ def test_every_preset_is_listed_with_its_summary(
 def test_config_names_the_allowed_values_and_has_json(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["config", "train-teacher"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    (precision,) = [line for line in lines if line.strip().startswith("precision: ")]
-    assert precision.endswith("One of: auto, float32, bfloat16, float16.")
+    (loss,) = [line for line in lines if line.strip().startswith("loss: ")]
+    assert loss.endswith("One of: cross_entropy, binary_cross_entropy.")
     (policy,) = [line for line in lines if line.strip().startswith("policy: ")]
     assert policy.endswith("Kinds: shuffled, streams, class-balanced, mixture.")
     assert main(["config", "train-teacher", "--json"]) == 0
