@@ -178,7 +178,7 @@ def test_config_names_the_allowed_values_and_has_json(capsys: pytest.CaptureFixt
     (policy,) = [line for line in lines if line.strip().startswith("policy: ")]
     assert policy.endswith("Kinds: shuffled, streams, class-balanced, mixture.")
     assert main(["config", "train-teacher", "--json"]) == 0
-    assert json.loads(capsys.readouterr().out)["teacher"]["training"]["schedule"] == "cosine"
+    assert json.loads(capsys.readouterr().out)["teacher"]["training"]["schedule"] == {"kind": "cosine"}
 
 
 def test_a_flow_takes_its_part_of_a_config_of_the_lifecycle(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
