@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import shutil
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ from typing import Any, ClassVar
 
 import torch
 
+from pipeline.errors import first_line
 from pipeline.owners import TEMPORARY, owned_name
 from pipeline.storage import Storage
 from pipeline.storage.sha256 import file_sha256
@@ -33,7 +35,7 @@ class Checkpoint:
         tensors: state dicts: "model", "optimizer" and, if they are on, "average" and "best" (of early stopping).
         notes: JSON values: "policy" (the sampler's state), "rows" (metrics so far), "seconds" (training time so far),
             "times" (the same by part), "quarantine" (damaged samples so far), "exported" (state of ExportedWeights),
-            and, if they are on, "early_stopping" and "loss_scale" (their states).
+            "skipped" (steps without an update) and, if they are on, "early_stopping" and "loss_scale" (their states).
     """
 
     step: int
@@ -58,11 +60,15 @@ class Checkpoints:
         self.keep = keep
 
     def save(self, checkpoint: Checkpoint) -> None:
-        """Writes a checkpoint, which exists once its JSON is written, then removes older ones."""
+        """Writes a checkpoint, which exists once its JSON is written, then removes older ones.
+
+        Raises:
+            OSError: the disk is full, or the storage cannot be written; nothing of this checkpoint is left.
+        """
         name = f"{self.prefix}/step-{checkpoint.step:09d}"
         aside = self._aside()
         try:
-            torch.save(checkpoint.tensors, aside)
+            _save_tensors(checkpoint.tensors, aside)
             entry = {
                 "step": checkpoint.step,
                 "size": aside.stat().st_size,
@@ -72,11 +78,24 @@ class Checkpoints:
             self.storage.upload(aside, f"{name}.pt")
         finally:
             aside.unlink(missing_ok=True)
-        self.storage.write(f"{name}.json", json.dumps(entry).encode())
+        try:
+            self.storage.write(f"{name}.json", json.dumps(entry).encode())
+        except OSError:
+            self.storage.delete(f"{name}.pt")
+            raise
         for path in self._entries()[self.keep :]:
             # The JSON is deleted first: without it the tensors no longer count as a checkpoint.
             self.storage.delete(path)
             self.storage.delete(f"{path.removesuffix('.json')}.pt")
+
+    def save_beside(self, values: dict[str, Any], path: str) -> None:
+        """Writes tensors that are no checkpoint to `path`, for torch.load; a thread may save a checkpoint meanwhile."""
+        aside = self._aside("beside")
+        try:
+            _save_tensors(values, aside)
+            self.storage.upload(aside, path)
+        finally:
+            aside.unlink(missing_ok=True)
 
     def newest(self) -> Checkpoint | None:
         """The newest intact checkpoint, or None."""
@@ -110,10 +129,19 @@ class Checkpoints:
         paths = (info.path for info in self.storage.list(self.prefix))
         return sorted((path for path in paths if path.endswith(".json")), reverse=True)
 
-    def _aside(self) -> Path:
-        """A temporary file, on the storage's disk if that is local. One per process, so a kill leaves at most one."""
+    def _aside(self, kind: str = "checkpoint") -> Path:
+        """A temporary file, on the storage's disk if that is local; of each kind, a kill leaves at most one."""
         folder = self.storage.local_path(f"{self.prefix}/.aside")
         if folder is None:
-            return Path(tempfile.gettempdir()) / f"{TEMPORARY}{owned_name()}-checkpoint"
+            return Path(tempfile.gettempdir()) / f"{TEMPORARY}{owned_name()}-{kind}"
         folder.mkdir(parents=True, exist_ok=True)
-        return folder / f"checkpoint-{os.getpid()}"
+        return folder / f"{kind}-{os.getpid()}"
+
+
+def _save_tensors(values: dict[str, Any], file: Path) -> None:
+    """torch.save, which on a full disk raises a RuntimeError about a position in its file."""
+    try:
+        torch.save(values, file)
+    except RuntimeError as error:
+        free = shutil.disk_usage(file.parent).free
+        raise OSError(f"{file.parent} has {free / 2**20:,.0f} MiB free: {first_line(error)}") from error

@@ -5,6 +5,9 @@
 
 A step waits only for the copy, unless writing takes longer than the interval between checkpoints. Host memory holds one
 copy at a time.
+
+A disk may be full for a while. So a checkpoint that cannot be written is only logged: the training goes on, the
+checkpoint before it remains, and the next one is tried when it is due. The last one must be written, or it is an error.
 """
 
 from __future__ import annotations
@@ -19,13 +22,18 @@ from typing import Any
 
 from torch import Tensor
 
+from pipeline.errors import WorkError, first_line
 from pipeline.training.checkpoint import Checkpoint, Checkpoints
 
 _log = logging.getLogger("tutelage.training")
 
 
 class CheckpointWriter:
-    """Writes one checkpoint at a time. An error of a write is raised by the next call of `start`, `check` or `wait`."""
+    """Writes one checkpoint at a time.
+
+    An OSError of a write is logged by the next call of `start` or `check`, and raised by `wait`. Any other error is a
+    defect, which each of them raises.
+    """
 
     def __init__(self, checkpoints: Checkpoints) -> None:
         self._checkpoints = checkpoints
@@ -33,22 +41,44 @@ class CheckpointWriter:
 
     def start(self, checkpoint: Checkpoint) -> None:
         """Starts to write a checkpoint, as it is now: its tensors may change as soon as this returns."""
-        self.wait()
+        self._finish()
         copied = Checkpoint(checkpoint.step, _on_host(checkpoint.tensors, {}), copy.deepcopy(checkpoint.notes))
         self._write = Future()
         # Not of a pool: the process may exit while a write hangs, e.g. in a storage that does not answer.
         Thread(target=self._save, args=(copied, self._write), name="checkpoint", daemon=True).start()
 
     def check(self) -> None:
-        """Raises the error of a write that has failed; does not wait."""
+        """Logs that a write has failed; does not wait."""
         if self._write is not None and self._write.done():
-            self.wait()
+            self._finish()
 
     def wait(self) -> None:
-        """Waits until the started checkpoint, if any, is written."""
+        """Waits until the started checkpoint, if any, is written.
+
+        Raises:
+            WorkError: it cannot be written.
+        """
         write, self._write = self._write, None
         if write is not None:
-            write.result()
+            try:
+                write.result()
+            except OSError as error:
+                raise WorkError(
+                    f"{self._checkpoints.prefix}: the last checkpoint cannot be written ({first_line(error)}); make "
+                    "room, then run it again: it goes on from the checkpoint before"
+                ) from error
+
+    def _finish(self) -> None:
+        try:
+            self.wait()
+        except WorkError as error:
+            if not isinstance(error.__cause__, OSError):
+                raise
+            _log.warning(
+                "%s: a checkpoint was not written (%s); the training goes on, and tries again when the next is due",
+                self._checkpoints.prefix,
+                first_line(error.__cause__),
+            )
 
     @contextmanager
     def finished_on_error(self) -> Iterator[None]:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from pipeline.errors import WorkError
 from pipeline.storage.local import LocalStorage
 from pipeline.training.checkpoint import Checkpoint, Checkpoints
 from pipeline.training.checkpoint_writer import CheckpointWriter
@@ -88,11 +89,27 @@ def test_one_is_written_at_a_time(storage: SlowStorage) -> None:
     assert newest.step == 2
 
 
-@pytest.mark.parametrize("ask", [CheckpointWriter.wait, lambda writer: writer.start(state(2.0))])
-def test_a_write_that_fails_is_an_error(tmp_path: Path, ask: Callable[[CheckpointWriter], None]) -> None:
+def test_a_write_that_fails_is_logged_and_the_last_one_is_an_error(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     writer = CheckpointWriter(Checkpoints(FullStorage(tmp_path), "here"))
     writer.start(state())
-    with pytest.raises(OSError, match="No space left"):
+    writer.start(state(2.0))
+    assert "here: a checkpoint was not written ([Errno 28] No space left on device)" in caplog.text
+    with pytest.raises(WorkError, match=r"here: the last checkpoint cannot be written .*No space left on device"):
+        writer.wait()
+
+
+class DefectiveStorage(LocalStorage):
+    def upload(self, local: Path, path: str) -> None:
+        raise ValueError("a defect")
+
+
+@pytest.mark.parametrize("ask", [CheckpointWriter.wait, lambda writer: writer.start(state(2.0))])
+def test_a_defect_in_a_write_is_an_error(tmp_path: Path, ask: Callable[[CheckpointWriter], None]) -> None:
+    writer = CheckpointWriter(Checkpoints(DefectiveStorage(tmp_path), "here"))
+    writer.start(state())
+    with pytest.raises(ValueError, match="a defect"):
         ask(writer)
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import errno
+import subprocess
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -190,18 +192,76 @@ def test_steps_go_on_while_a_checkpoint_is_written(tmp_path: Path) -> None:
     assert same_bits(resumed.model, train(training).model)
 
 
-def test_a_disk_that_fills_during_a_checkpoint_ends_the_run_and_keeps_the_one_before(tmp_path: Path) -> None:
+def test_a_disk_that_stays_full_ends_the_run_in_one_line_and_keeps_the_checkpoint_before(tmp_path: Path) -> None:
     storage = UploadsWait(tmp_path)
     storage.may_write.set()
     checkpoints = Checkpoints(storage, "here")
     training = config(checkpoint_every_steps=5)
-    with pytest.raises(OSError, match="No space left"):
-        train(training, checkpoints=checkpoints, reporter=AtStep(7, lambda: setattr(storage, "full", True)))
+
+    def fill() -> None:
+        wait_for_writes()
+        storage.full = True
+
+    with pytest.raises(WorkError, match=r"the last checkpoint cannot be written \(.*No space left on device\)"):
+        train(training, checkpoints=checkpoints, reporter=AtStep(7, fill))
     last = checkpoints.newest()
     assert last is not None
     assert last.step == 5
     storage.full = False
     assert same_bits(train(training, checkpoints=checkpoints).model, train(training).model)
+
+
+def wait_for_writes() -> None:
+    for thread in threading.enumerate():
+        if thread.name == "checkpoint":
+            thread.join(30)
+
+
+def test_a_disk_that_is_really_full_for_a_while_costs_a_checkpoint_and_no_step(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A file system of 1 MiB, which a file fills from step 7 to step 14; the checkpoint of step 10 does not fit."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "none", disk], capture_output=True, check=False)
+    if mounted.returncode != 0:
+        pytest.skip("mounting a file system needs root")
+    try:
+        checkpoints = Checkpoints(LocalStorage(disk), "here")
+        training = config(checkpoint_every_steps=5)
+        filling = disk / "filling"
+        whole: list[list[str]] = []
+
+        def fill() -> None:
+            wait_for_writes()
+            with filling.open("wb", buffering=0) as file, contextlib.suppress(OSError):
+                while True:
+                    file.write(bytes(1024))
+
+        def make_room() -> None:
+            wait_for_writes()
+            whole.append(sorted(path.name for path in (disk / "here").iterdir() if path.is_file()))
+            filling.unlink()
+
+        class FullForAWhile(NullReporter):
+            steps = 0
+
+            def stop_requested(self) -> bool:
+                self.steps += 1
+                if self.steps in (7, 14):
+                    {7: fill, 14: make_room}[self.steps]()
+                return False
+
+        result = train(training, checkpoints=checkpoints, reporter=FullForAWhile())
+        assert whole == [["step-000000005.json", "step-000000005.pt"]], "half a checkpoint, or the old one is gone"
+        assert "here: a checkpoint was not written" in caplog.text
+        assert "the training goes on" in caplog.text
+        last = checkpoints.newest()
+        assert last is not None
+        assert last.step == 20
+        assert same_bits(result.model, train(training).model)
+    finally:
+        subprocess.run(["umount", disk], check=True)
 
 
 @pytest.mark.parametrize("accumulation", [2, 3, 10, 64])
