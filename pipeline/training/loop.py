@@ -9,14 +9,15 @@ A step, with n samples in a micro-batch of this rank, G samples in the global ba
         loss = task.training_step(model, part)                  mean over n samples, under autocast
         backward(loss * n * W / G)                              summed here, averaged over ranks: the mean over G
     average batch norm's running statistics over the ranks
-    clip the gradient; raise an error if it is not finite (float16: skip the step)
-    optimizer.step() at learning_rate(step);  average.update()
+    clip the gradient
+    if it and the loss are finite:                              else stop, skip the step or roll back
+        optimizer.step() at learning_rate(step);  average.update()
     step += 1;  log, evaluate, start a checkpoint when due;  stop if `patience` evaluations brought no gain
 
 With early stopping, the first evaluation is that of the initial weights, as step 0.
 
-The state after a step is (weights, average, optimiser, policy, early stopping, step). Checkpoints contain exactly
-that, so a run that was killed and resumed ends bit-identical to an uninterrupted one.
+The state after a step is (weights, average, optimiser, policy, early stopping, skipped steps, step). Checkpoints
+contain exactly that, so a run that was killed and resumed ends bit-identical to an uninterrupted one.
 """
 
 from __future__ import annotations
@@ -45,6 +46,7 @@ from pipeline.training.exported_weights import ExportedWeights
 from pipeline.training.interruption import StoppedError
 from pipeline.training.meter import Meter
 from pipeline.training.model_preparation import prepare_model
+from pipeline.training.nonfinite import NonFiniteSteps
 from pipeline.training.optim import build_optimizer, set_learning_rate
 from pipeline.training.precision import LossScale, autocast
 from pipeline.training.reporter import NullReporter, Reporter
@@ -109,7 +111,7 @@ def fit(
         reporter: receives progress and rows from rank 0; see Reporter.
     Raises:
         InputError: the batch cannot be divided among the ranks, or batch norm cannot be synchronised.
-        WorkError: a loss or gradient was not finite; the message names the step.
+        NonFiniteError: a loss or gradient was not finite, and the config says stop; the message names the step.
         DamagedError: a sample is damaged, or too many are: see LoaderConfig.damaged.
         StoppedError: the reporter requested a stop; a checkpoint is written.
     """
@@ -127,11 +129,16 @@ def fit(
     meter = Meter(device, world, loader.times)
     early_stopping = EarlyStopping(training.patience) if training.patience is not None else None
     exported = ExportedWeights(training.export_weights, model, average)
-    state = _State(model, average, optimizer, loader, meter, exported, loss_scale, early_stopping)
-    if checkpoints is not None:
-        state.resume(checkpoints.newest())
-    if world > 1:
-        _check_same_step(state.step, device)
+    nonfinite = NonFiniteSteps(training, model, loader, checkpoints, device, rank, world)
+    state = _State(model, average, optimizer, loader, meter, exported, loss_scale, nonfinite, early_stopping)
+
+    def resume() -> None:
+        if checkpoints is not None:
+            state.resume(checkpoints.newest())
+        if world > 1:
+            _check_same_step(state.step, device)
+
+    resume()
     wrapped = _wrap_in_ddp(model, device) if world > 1 else model
     meter.watch(wrapped)
     writer = CheckpointWriter(checkpoints) if checkpoints is not None and is_rank_0 else None
@@ -144,6 +151,7 @@ def fit(
             reporter.row(row)
 
     def record_means(lr: float) -> None:
+        nonfinite.check()
         damaged = exchange_damaged(loader.quarantine, world, device)
         record({**meter.drain(), "lr": lr, **loss_scale.numbers(), **damaged})
 
@@ -154,9 +162,11 @@ def fit(
         if early_stopping is not None:
             early_stopping.update(state.step, measured, exported.module)
 
-    if evaluate is not None and early_stopping is not None and state.step == 0:
+    if evaluate is not None and early_stopping is not None and state.step == 0 and not state.metric_rows:
         # If training only worsens the initial weights (pretrained, with a fitted head), they are exported unchanged.
         evaluate_and_record(evaluate)
+    if writer is not None and state.step == 0 and training.on_nonfinite == "rollback":
+        writer.start(state.checkpoint())
     while not state.finished(total):
         ready_until = loader.policy.ready_until()
         if ready_until is not None and state.step >= ready_until:
@@ -165,6 +175,7 @@ def fit(
         stop = total if limit is None else min(total, limit)
         set_training_mode(model, freeze_batch_norm=freeze_batch_norm)
         with (
+            nonfinite.recovered(resume),
             _closing(loader.batches(state.step, stop)) as batches,
             writer.finished_on_error() if writer else nullcontext(),
         ):
@@ -174,18 +185,23 @@ def fit(
                 lr = training.learning_rate(state.step, total, epoch_samples)
                 set_learning_rate(optimizer, lr)
                 _seed_torch(_step_seed(training.seed, state.step, rank), device)
+                nonfinite.start(state.step)
                 _backward(task, wrapped, batch.to(device), training, world, meter, loss_scale)
                 meter.clock.lap("forward_backward")
                 if world > 1:
                     average_running_statistics(model, len(batch) / batch.global_size)
                     meter.clock.lap("reduce")
                 loss_scale.unscale(optimizer)
-                norm = _clip_gradient(model, training.clip_norm)
-                meter.add_gradient_norm(state.step, loss_scale.checked(norm))
-                loss_scale.step(optimizer)
+                norm = loss_scale.checked(_clip_gradient(model, training.clip_norm))
+                if nonfinite.accepts(batch, meter.step_loss, norm):
+                    meter.add_step(norm)
+                    loss_scale.step(optimizer)
+                    if average is not None:
+                        average.update(state.step)
+                else:
+                    loss_scale.skip()
+                    record({"train/skipped_steps": float(len(nonfinite.skipped))})
                 optimizer.zero_grad(set_to_none=True)
-                if average is not None:
-                    average.update(state.step)
                 state.step += 1
                 meter.end_step(batch.global_size)
 
@@ -209,7 +225,7 @@ def fit(
                 due = reporter.checkpoint_requested() or stop_requested or finished
                 if due or _checkpoint_due(training, state.step, time.monotonic() - saved_at):
                     with meter.clock.timed("checkpoint"):
-                        if writer is not None:
+                        if writer is not None and nonfinite.clean():
                             writer.start(state.checkpoint())
                             if stop_requested or finished:
                                 writer.wait()
@@ -219,7 +235,7 @@ def fit(
                 if stop_requested:
                     raise StoppedError(f"stopped at step {state.step} of {total}; run it again to go on from there")
                 meter.start_step()
-    notes = [training.short_epoch_note(epoch_samples), exported.note()]
+    notes = [training.short_epoch_note(epoch_samples), exported.note(), nonfinite.note()]
     if early_stopping is not None:
         notes.append(early_stopping.note(state.step, total))
         if early_stopping.weights:
@@ -247,6 +263,7 @@ class _State:
     meter: Meter
     exported: ExportedWeights
     loss_scale: LossScale
+    nonfinite: NonFiniteSteps
     early_stopping: EarlyStopping | None = None
     step: int = 0
     metric_rows: list[dict[str, Any]] = field(default_factory=list)
@@ -255,7 +272,6 @@ class _State:
         return self.step >= total or (self.early_stopping is not None and self.early_stopping.finished)
 
     def checkpoint(self) -> Checkpoint:
-        self.meter.check_finite()
         tensors = {"model": self.model.state_dict(), "optimizer": self.optimizer.state_dict()}
         if self.average is not None:
             tensors["average"] = self.average.module.state_dict()
@@ -265,6 +281,8 @@ class _State:
             notes["loss_scale"] = self.loss_scale.state()
         if self.loader.quarantine is not None:
             notes["quarantine"] = self.loader.quarantine.lines()
+        if self.nonfinite.skipped:
+            notes["skipped"] = self.nonfinite.skipped
         if self.early_stopping is not None and self.early_stopping.weights:
             tensors["best"] = self.early_stopping.weights
             notes["early_stopping"] = self.early_stopping.state()
@@ -274,7 +292,10 @@ class _State:
         if checkpoint is None:
             return
         self.step, self.metric_rows = checkpoint.step, list(checkpoint.notes["rows"])
+        self.meter.restart()
+        self.optimizer.zero_grad(set_to_none=True)  # after a rollback, that of the step that was not finite
         self.meter.seconds, self.meter.times = checkpoint.notes["seconds"], checkpoint.notes.get("times", {})
+        self.nonfinite.skipped = list(checkpoint.notes.get("skipped", []))
         self.loader.policy.load_state(checkpoint.notes["policy"])
         if self.loader.quarantine is not None:
             self.loader.quarantine.merge(checkpoint.notes.get("quarantine", []))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Mapping
 
@@ -10,7 +9,6 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from pipeline.errors import WorkError
 from pipeline.loading.part_times import PartSeconds, PartTimes
 from pipeline.training.part_clock import COMPUTED, PartClock, exposed_reduction_s
 from pipeline.training.task import StepOutput
@@ -32,6 +30,7 @@ class Meter:
 
     Attributes:
         clock: the time of each part.
+        step_loss: the sum of the losses of the current step's micro-batches.
         times: seconds by part of the training and of loading, and "steps" and "images", up to the last `drain` and over
             all resumes: means over the ranks.
         seconds: time in steps, from requesting a batch to the end of the step; excludes evaluation and checkpoints.
@@ -50,7 +49,7 @@ class Meter:
         self._sums: dict[str, _Scalar] = {}
         self._samples = 0
         self._gradient_norm: _Scalar | None = None
-        self._unchecked: list[tuple[int, Tensor]] = []
+        self._step_outputs: list[tuple[dict[str, _Scalar], int]] = []
         self._step_started_at = time.monotonic()
         self._images = 0
         self._step_seconds = 0.0
@@ -58,7 +57,7 @@ class Meter:
         self._shown_seconds = 0.0
         self._images_total = 0
         self._last_loss: _Scalar | None = None
-        self._step_loss: _Scalar = 0.0
+        self.step_loss: _Scalar = 0.0
 
     def watch(self, model: nn.Module) -> None:
         """Measures the exchange of gradients between the ranks of this model, as the step calls it."""
@@ -66,6 +65,7 @@ class Meter:
 
     def start_step(self, *, first_batch: bool = False) -> None:
         """Records that a batch is requested: the first of a loader, or another one."""
+        self._step_outputs, self.step_loss = [], 0.0
         self._step_started_at = time.monotonic()
         self._first_batch = first_batch
         self.clock.start()
@@ -76,34 +76,23 @@ class Meter:
 
     def add_output(self, output: StepOutput, samples: int) -> None:
         """Adds the output of the task for one micro-batch of `samples` samples."""
-        self._samples += samples
         self._last_loss = self._scalar(output.loss)
-        self._step_loss = self._step_loss + self._last_loss
-        for name, value in {"loss": self._last_loss, **output.metrics}.items():
-            self._sums[name] = self._sums.get(name, 0.0) + self._scalar(value) * samples
+        self.step_loss = self.step_loss + self._last_loss
+        values = {"loss": self._last_loss, **{name: self._scalar(value) for name, value in output.metrics.items()}}
+        self._step_outputs.append((values, samples))
 
-    def add_gradient_norm(self, step: int, norm: Tensor) -> None:
-        """Records the gradient norm of a step, which is finite only if every element of the gradient is.
+    def add_step(self, gradient_norm: Tensor) -> None:
+        """Adds the outputs of the current step to the means."""
+        self._gradient_norm = self._scalar(gradient_norm)
+        for values, samples in self._step_outputs:
+            self._samples += samples
+            for name, value in values.items():
+                self._sums[name] = self._sums.get(name, 0.0) + value * samples
 
-        Raises:
-            WorkError: it is not finite; on a GPU `check_finite` raises this later and still names the step.
-        """
-        self._gradient_norm, loss, self._step_loss = self._scalar(norm), self._step_loss, 0.0
-        # A loss can be infinite and its gradient zero, so both are checked.
-        if isinstance(loss, Tensor):
-            self._unchecked.append((step, torch.isfinite(norm) & torch.isfinite(loss)))
-        elif not (math.isfinite(self._gradient_norm) and math.isfinite(loss)):
-            raise _not_finite(step)
-
-    def check_finite(self) -> None:
-        """Raises WorkError if a loss or a gradient since the last check was not finite."""
-        if not self._unchecked:
-            return
-        finite = torch.stack([ok for _, ok in self._unchecked]).cpu()
-        failed_steps = [step for (step, _), ok in zip(self._unchecked, finite.tolist(), strict=True) if not ok]
-        self._unchecked.clear()
-        if failed_steps:
-            raise _not_finite(failed_steps[0])
+    def restart(self) -> None:
+        """Removes what was measured since the last log entry, which a resumed run does not have."""
+        self._take_times()
+        self._clear()
 
     def end_step(self, global_samples: int) -> None:
         """Records the end of a step that processed `global_samples` samples on all ranks."""
@@ -128,9 +117,8 @@ class Meter:
     def drain(self) -> dict[str, float]:
         """Means since the last call: over all samples of all ranks as "train/NAME", of times as "time/NAME".
 
-        Every rank must call it.
+        Every rank must call it. Without a sample, as after skipped steps only, there are no means over samples.
         """
-        self.check_finite()
         times = self._take_times()
         names = sorted(self._sums)
         totals = [*times.values(), *(self._sums[name] for name in names), float(self._samples)]
@@ -149,9 +137,12 @@ class Meter:
         result |= time_metrics(times)
         if self._gradient_norm is not None:
             result["train/gradient_norm"] = float(self._gradient_norm)
-        self._sums, self._samples = {}, 0
-        self._images, self._step_seconds, self._steps = 0, 0.0, 0
+        self._clear()
         return result
+
+    def _clear(self) -> None:
+        self._sums, self._samples, self._gradient_norm = {}, 0, None
+        self._images, self._step_seconds, self._steps = 0, 0.0, 0
 
     def all_times(self) -> dict[str, float]:
         """`times` with what this rank spent since the last `drain`, such as a last evaluation."""
@@ -178,10 +169,3 @@ def time_metrics(times: Mapping[str, float]) -> dict[str, float]:
     step = {f"time/{part}_ms": times[part] / steps * 1000 for part in ("data_wait", *COMPUTED) if times[part]}
     image = {f"time/{part}_ms_per_image": times[part] / images * 1000 for part in LOADED if times[part]}
     return {name: round(value, 4) for name, value in {**step, **image}.items()}
-
-
-def _not_finite(step: int) -> WorkError:
-    return WorkError(
-        f"step {step}: the loss or its gradient is not a finite number; "
-        "lower the learning rate, clip the gradient (clip_norm) or use precision=float32"
-    )

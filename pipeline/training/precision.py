@@ -97,6 +97,10 @@ class LossScale:
         self._scaler.step(optimizer)
         self._scaler.update()
 
+    def skip(self) -> None:
+        """Ends a step that is not done, with what `unscale` found."""
+        self._scaler.update()
+
     def numbers(self) -> dict[str, float]:
         """The scale and the number of steps skipped so far, for metrics.jsonl; empty if it is off.
 
@@ -111,7 +115,7 @@ class LossScale:
                 f"float16: gradients overflow at any scale of the loss, {int(self._skipped)} steps are skipped; "
                 "lower the learning rate, or use precision=bfloat16 or float32"
             )
-        return {"train/loss_scale": scale, "train/skipped_steps": int(self._skipped)}
+        return {"train/loss_scale": scale, "train/overflowed_steps": int(self._skipped)}
 
     def state(self) -> dict[str, Any]:
         """The state for a checkpoint; JSON values, empty if it is off."""

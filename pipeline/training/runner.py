@@ -21,6 +21,7 @@ from pipeline.loading.quarantine import FILE
 from pipeline.stage import Workspace
 from pipeline.training import per_class
 from pipeline.training.allocator import freed_memory_kept
+from pipeline.training.bad_batch import copy_bad_batches
 from pipeline.training.exported_weights import exported_per_class, exported_state
 from pipeline.training.interruption import stoppable
 from pipeline.training.model_preparation import check_device
@@ -74,7 +75,7 @@ def execute(
     """Trains, or resumes from the newest checkpoint; writes metrics.jsonl and training.json to `work.output`.
 
     If damaged samples were left out, quarantine.jsonl lists them. per_class.csv, also a table in MLflow, has the
-    accuracy of each class in the evaluation of the exported weights.
+    accuracy of each class in the evaluation of the exported weights. bad_batches/ has the batches of skipped steps.
 
     Args:
         params: logged to MLflow in addition to the metrics; nested mappings are flattened.
@@ -108,6 +109,7 @@ def execute(
     (work.output / "metrics.jsonl").write_text(lines)
     if damaged := last.notes.get("quarantine"):
         (work.output / FILE).write_text("".join(json.dumps(line, ensure_ascii=False) + "\n" for line in damaged))
+    copy_bad_batches(location.open(), work.output)
     (work.output / "training.json").write_text(json.dumps(run_info, indent=1) + "\n")
     return result
 

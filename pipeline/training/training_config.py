@@ -140,6 +140,18 @@ class TrainingConfig(Config):
         "the result does not depend on their number. It costs two messages between the workers for each layer. "
         "false: each worker uses its own rows.",
     )
+    on_nonfinite: Literal["stop", "skip", "rollback"] = added(
+        "stop",
+        description="What follows a step whose loss or gradient is not finite. stop: an error; skip: the step is done "
+        "without an update of weights and optimiser, for which the host waits for the device at every step; rollback: "
+        "the training resumes from its last checkpoint, and skips that step then.",
+    )
+    max_skipped_steps: int = added(
+        10,
+        ge=1,
+        le=100_000,
+        description="Maximum number of steps skipped by on_nonfinite; one more ends the training with an error.",
+    )
     log_every_steps: int = unkeyed(10, ge=1, description="Number of steps between log entries in metrics.jsonl.")
     checkpoint_every_steps: int | None = unkeyed(
         None,

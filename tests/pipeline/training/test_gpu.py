@@ -248,8 +248,9 @@ def test_a_step_does_not_wait_for_the_gpu(
     objects.model.train()
     for batch in objects.loader.batches(0, 4):
         with no_waiting(batch.step):
+            meter.start_step()
             _backward(objects.task, objects.model, batch.to(GPU), training, 1, meter, LossScale(training, GPU))
-            meter.add_gradient_norm(batch.step, _clip_gradient(objects.model, training.clip_norm))
+            meter.add_step(_clip_gradient(objects.model, training.clip_norm))
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
             average.update(batch.step)

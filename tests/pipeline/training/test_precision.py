@@ -116,7 +116,7 @@ def losses(result: FitResult) -> list[float]:
 
 def test_float16_trains_as_float32_does() -> None:
     half, single = trained(training(), Regression()), trained(training(precision="float32"))
-    assert half.metric_rows[-1]["train/skipped_steps"] == 0
+    assert half.metric_rows[-1]["train/overflowed_steps"] == 0
     assert half.metric_rows[-1]["train/gradient_norm"] == pytest.approx(
         single.metric_rows[-1]["train/gradient_norm"], rel=0.05
     )
@@ -126,7 +126,7 @@ def test_float16_trains_as_float32_does() -> None:
 
 def test_a_step_whose_gradient_overflows_is_skipped_counted_and_halves_the_scale() -> None:
     rows = trained(training(), Regression({4, 5})).metric_rows
-    assert [row["train/skipped_steps"] for row in rows] == [0, 0, 0, 0, 1, 2, 2, 2, 2, 2, 2, 2]
+    assert [row["train/overflowed_steps"] for row in rows] == [0, 0, 0, 0, 1, 2, 2, 2, 2, 2, 2, 2]
     assert rows[3]["train/loss_scale"] == 4 * rows[5]["train/loss_scale"] == 65536
     assert all(math.isfinite(row["train/loss"]) and math.isfinite(row["train/gradient_norm"]) for row in rows)
 
@@ -149,7 +149,7 @@ def test_a_skipped_step_changes_no_weight_and_no_state_of_the_optimiser(kind: st
         scale.step(optimizer)
         optimizer.zero_grad()
         assert torch.equal(before, parameter) == math.isinf(factor)
-    assert scale.numbers() == {"train/loss_scale": 32768.0, "train/skipped_steps": 1}
+    assert scale.numbers() == {"train/loss_scale": 32768.0, "train/overflowed_steps": 1}
     if kind == "adamw":
         assert float(optimizer.state[parameter]["step"]) == 2
 
@@ -163,7 +163,7 @@ def test_a_stopped_float16_run_goes_on_to_the_same_bits(tmp_path: Path) -> None:
     resumed, straight = trained(training(), task, checkpoints=checkpoints), trained(training(), task)
     for one, other in zip(resumed.model.state_dict().values(), straight.model.state_dict().values(), strict=True):
         assert torch.equal(one, other)
-    names = ("train/skipped_steps", "train/loss_scale")
+    names = ("train/overflowed_steps", "train/loss_scale")
     assert [[row[name] for name in names] for row in resumed.metric_rows] == [
         [row[name] for name in names] for row in straight.metric_rows
     ]
