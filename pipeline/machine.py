@@ -60,6 +60,18 @@ def gpu_memory_bytes() -> list[int]:
         return []
 
 
+def gpu_utilization() -> list[float]:
+    """The utilisation of each GPU that PyTorch can use, in percent; [] without any, or without NVIDIA's pynvml."""
+    if not has_nvidia_gpu():
+        return []
+    import torch
+
+    try:
+        return [float(torch.cuda.utilization(number)) for number in range(torch.cuda.device_count())]
+    except (RuntimeError, AssertionError, ImportError):
+        return []
+
+
 def has_nvidia_gpu() -> bool:
     """Whether the kernel shows an NVIDIA GPU, seen by PyTorch or not."""
     # A container may have only /dev/nvidia3, so any number counts; WSL shows its GPUs as /dev/dxg.

@@ -181,7 +181,7 @@ def fit(
         ):
             meter.start_step(first_batch=True)
             for batch in batches:
-                meter.batch_received()
+                meter.batch_received(batch.images)
                 lr = training.learning_rate(state.step, total, epoch_samples)
                 set_learning_rate(optimizer, lr)
                 _seed_torch(_step_seed(training.seed, state.step, rank), device)

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
+import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from pipeline.loading.part_times import PartSeconds, PartTimes
 from pipeline.training.part_clock import COMPUTED, PartClock, exposed_reduction_s
+from pipeline.training.step_flops import image_flops, peak_tflops
 from pipeline.training.task import StepOutput
 
 LOADED = PartSeconds._fields[1:]
@@ -43,6 +46,9 @@ class Meter:
         self._loading = loading
         self._model: nn.Module | None = None
         self._first_batch = True
+        self._images_like = torch.empty(0)
+        self._peak_tflops = peak_tflops(torch.cuda.get_device_name(device)) if device.type == "cuda" else None
+        self._image_flops: float | None = None
         self._steps = 0
         self._device = device
         self._world = world
@@ -70,8 +76,9 @@ class Meter:
         self._first_batch = first_batch
         self.clock.start()
 
-    def batch_received(self) -> None:
-        """Records that the batch has arrived."""
+    def batch_received(self, images: Tensor) -> None:
+        """Records that a batch with these images has arrived."""
+        self._images_like = images
         self.clock.lap("first_batch" if self._first_batch else "data_wait")
 
     def add_output(self, output: StepOutput, samples: int) -> None:
@@ -92,6 +99,7 @@ class Meter:
     def restart(self) -> None:
         """Removes what was measured since the last log entry, which a resumed run does not have."""
         self._take_times()
+        self.clock.take_steps()
         self._clear()
 
     def end_step(self, global_samples: int) -> None:
@@ -134,7 +142,9 @@ class Meter:
         result["train/images_per_s"] = round(self._images / max(self._step_seconds, 1e-9), 1)
         # Near 1 the loader is the bottleneck, near 0 the model is.
         result["train/data_wait"] = round(times["data_wait"] / max(self._step_seconds, 1e-9), 4)
-        result |= time_metrics(times)
+        result |= time_metrics(times) | step_percentiles(self.clock.take_steps())
+        if (mfu := self._utilization(result["train/images_per_s"])) is not None:
+            result["train/mfu"] = round(mfu, 4)
         if self._gradient_norm is not None:
             result["train/gradient_norm"] = float(self._gradient_norm)
         self._clear()
@@ -143,6 +153,16 @@ class Meter:
     def _clear(self) -> None:
         self._sums, self._samples, self._gradient_norm = {}, 0, None
         self._images, self._step_seconds, self._steps = 0, 0.0, 0
+
+    def _utilization(self, images_per_s: float) -> float | None:
+        """The model FLOPs utilisation of all ranks; None where the peak of the device is not known."""
+        if self._peak_tflops is None or self._model is None:
+            return None
+        if self._image_flops is None:  # once: it takes a second
+            model = self._model.module if isinstance(self._model, DistributedDataParallel) else self._model
+            self._image_flops = image_flops(model, self._images_like) or 0.0
+        rate = self._image_flops * images_per_s
+        return rate / (self._peak_tflops * 1e12 * self._world) if rate else None
 
     def all_times(self) -> dict[str, float]:
         """`times` with what this rank spent since the last `drain`, such as a last evaluation."""
@@ -169,3 +189,11 @@ def time_metrics(times: Mapping[str, float]) -> dict[str, float]:
     step = {f"time/{part}_ms": times[part] / steps * 1000 for part in ("data_wait", *COMPUTED) if times[part]}
     image = {f"time/{part}_ms_per_image": times[part] / images * 1000 for part in LOADED if times[part]}
     return {name: round(value, 4) for name, value in {**step, **image}.items()}
+
+
+def step_percentiles(seconds: Sequence[float]) -> dict[str, float]:
+    """The median and the 95th percentile of the steps' times in ms; {} without a step."""
+    if not seconds:
+        return {}
+    p50, p95 = np.percentile(seconds, (50, 95)) * 1000
+    return {"time/step_ms_p50": round(float(p50), 3), "time/step_ms_p95": round(float(p95), 3)}

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import pairwise
 from time import perf_counter
 
 import torch
@@ -32,16 +33,20 @@ class PartClock:
         self._seconds = dict.fromkeys(PARTS, 0.0)
         self._mark = self._taken = perf_counter()
         self._events: list[tuple[str | None, torch.cuda.Event]] = []
+        self._step_began = self._mark
+        self._steps: list[float] = []
 
     def start(self) -> None:
-        """Starts the next part here; the time since the last lap belongs to none."""
-        self._mark = perf_counter()
+        """Starts a step here; the time since the last lap belongs to none."""
+        self._mark = self._step_began = perf_counter()
 
     def lap(self, part: str) -> None:
         """Ends a part, which began at the last lap or start."""
         now = perf_counter()
         self._seconds[part] += now - self._mark
         self._mark = now
+        if part == "optimizer":
+            self._steps.append(now - self._step_began)
         if self._device.type == "cuda":
             event = torch.cuda.Event(enable_timing=True)
             event.record()
@@ -62,6 +67,11 @@ class PartClock:
         self._taken = perf_counter()
         return taken
 
+    def take_steps(self) -> list[float]:
+        """The seconds of each step since the last call; on a GPU, to be called after `take`."""
+        taken, self._steps = self._steps, []
+        return taken
+
     def _use_device_times(self) -> None:
         torch.cuda.synchronize(self._device)
         seconds = self._seconds
@@ -69,6 +79,9 @@ class PartClock:
         for (_, begin), (part, end) in zip(self._events, self._events[1:], strict=False):
             if part is not None:
                 computed[part] += begin.elapsed_time(end) / 1000
+        # From the end of a step to that of the next one, since the host is ahead of the device.
+        ends = [event for part, event in self._events if part == "optimizer"]
+        self._steps = [begin.elapsed_time(end) / 1000 for begin, end in pairwise(ends)]
         self._events.clear()
         outside = sum(seconds[part] for part in ("first_batch", "evaluation", "checkpoint"))
         idle = perf_counter() - self._taken - outside - sum(computed.values())

@@ -26,6 +26,7 @@ from pipeline.file_lock import file_lock
 from pipeline.printable import printable
 from pipeline.service_url import shown_url, without_credentials
 from pipeline.stage import Workspace
+from pipeline.training.system_metrics import SystemMetrics
 from pipeline.training.tracking_database import create_database, is_nonempty_file, rename_if_incomplete, sqlite_file
 from pipeline.training.tracking_uri import VARIABLE, check_tracking_uri, shorten_timeouts
 
@@ -151,7 +152,7 @@ def _experiment_id(client: MlflowClient) -> str:
 
 
 class TrackedRun:
-    """An open MLflow run; rows are sent in batches, every few seconds and at the end."""
+    """An open MLflow run; rows are sent in batches with the state of the machine, every few seconds and at the end."""
 
     def __init__(self, client: MlflowClient, run_id: str) -> None:
         self.run_id = run_id
@@ -159,6 +160,7 @@ class TrackedRun:
         self._queued: list[Metric] = []
         self._sent_at = time.monotonic()
         self._pause_s = _FLUSH_EVERY_S
+        self._machine = SystemMetrics()
 
     def row(self, row: Mapping[str, Any]) -> None:
         """Queues a line of metrics.jsonl."""
@@ -170,6 +172,7 @@ class TrackedRun:
             if name != "step" and isinstance(value, int | float)
         ]
         if time.monotonic() - self._sent_at >= self._pause_s:
+            self._queued += [Metric(name, value, now, step) for name, value in self._machine.read().items()]
             self.flush()
 
     def table(self, columns: Mapping[str, Sequence[Any]], file: str) -> None:

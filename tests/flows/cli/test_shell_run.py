@@ -122,3 +122,16 @@ def test_one_stage_is_no_stages(tmp_path: Path) -> None:
     outcome = outcome_of("shard-dataset", store, board, None, 1.0, tmp_path / "run.log")
     print_outcome(outcome, Console(file=file, width=80, color_system=None), ok=True)
     assert "0 of 1 stage cached" in file.getvalue()
+
+
+def test_the_end_of_a_run_says_what_a_training_waited_for_unless_it_was_cached(tmp_path: Path) -> None:
+    from flows.stage_run import RunSummary
+    from flows.stage_task import StageResult
+
+    words = "waits 38% of its time for data: decoding takes 2.1 ms an image on 2 threads; set loader.threads=6"
+    store, board = ArtifactStore.open(str(tmp_path)), RunBoard()
+    for cached in (False, True):
+        result = StageResult("train-teacher", "train-teacher/0a", cached, 9.0, {"bottleneck": words})
+        summary = RunSummary("train-teacher", (result,))
+        outcome = outcome_of("train-teacher", store, board, summary, 61.0, tmp_path / "run.log")
+        assert outcome.data == (() if cached else ({"stage": "train-teacher", "notes": [words]},))

@@ -15,7 +15,6 @@ import torch
 from PIL import Image
 from torch import nn
 
-from model_defs import create_model
 from pipeline.artifacts import Artifact, ArtifactStore
 from pipeline.loading.augment_config import AugmentConfig, RandAugmentConfig
 from pipeline.loading.batch import Batch
@@ -28,7 +27,6 @@ from pipeline.sharding.format.index import SampleIndex, SampleRow, content_hash
 from pipeline.training.bottleneck import bottleneck_note, slowest_part
 from pipeline.training.classification import Classification
 from pipeline.training.loop import FitResult, fit
-from pipeline.training.meter import Meter
 from pipeline.training.task import StepOutput
 from pipeline.training.training_config import TrainingConfig
 from tests.small_shards import SmallShards, index_of
@@ -140,7 +138,9 @@ def test_a_slow_step_is_named_and_needs_no_advice(small: Artifact) -> None:
     result, facts = trained(small, 32, task=SlowStep)
     assert slowest_part(result.times) == "forward_backward"
     assert bottleneck_note(result.times, facts, cores=2) is None
-    assert result.metric_rows[-1]["time/forward_backward_ms"] > 80
+    row = result.metric_rows[-1]
+    assert row["time/forward_backward_ms"] > 80
+    assert 80 < row["time/step_ms_p50"] <= row["time/step_ms_p95"]
 
 
 def test_slow_evaluations_are_named(small: Artifact) -> None:
@@ -184,35 +184,6 @@ def test_a_sentence_is_said_only_if_it_is_true() -> None:
     exchange = bottleneck_note({**TIMES, "reduce": 6.0, "forward_backward": 4.0}, FACTS, 4)
     assert exchange is not None
     assert exchange.startswith("waits 50% of its time for the exchange of gradients")
-
-
-def test_measuring_costs_less_than_a_hundredth_of_a_step_of_lenet(small: Artifact) -> None:
-    from pipeline.loading.part_times import PartTimes
-
-    model = create_model("lenet5", num_classes=10, in_chans=1, img_size=28)
-    images = torch.zeros(64, 1, 28, 28)
-    meter = Meter(CPU, 1, PartTimes())
-
-    def best(work: Callable[[], None], times: int) -> float:
-        spent = []
-        for _ in range(5):
-            began = time.thread_time()
-            for _ in range(times):
-                work()
-            spent.append((time.thread_time() - began) / times)
-        return min(spent)
-
-    def step() -> None:
-        model(images).sum().backward()
-
-    def measure() -> None:
-        meter.start_step()
-        meter.batch_received()
-        meter.clock.lap("forward_backward")
-        meter.end_step(64)
-
-    step()
-    assert best(measure, 1000) < 0.01 * best(step, 5)
 
 
 def test_times_go_on_over_a_resume(tmp_path: Path, store: ArtifactStore, small: Artifact) -> None:
