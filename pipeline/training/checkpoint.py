@@ -142,6 +142,9 @@ def _save_tensors(values: dict[str, Any], file: Path) -> None:
     """torch.save, which on a full disk raises a RuntimeError about a position in its file."""
     try:
         torch.save(values, file)
+        return
     except RuntimeError as error:
-        free = shutil.disk_usage(file.parent).free
-        raise OSError(f"{file.parent} has {free / 2**20:,.0f} MiB free: {first_line(error)}") from error
+        reason = first_line(error)
+    # Not within `except`: the traceback would keep torch's file open, and with it the space of the deleted file.
+    free = shutil.disk_usage(file.parent).free
+    raise OSError(f"{file.parent} has {free / 2**20:,.0f} MiB free: {reason}")
