@@ -94,7 +94,7 @@ class Timer:
 
 def new_model(case: Case) -> nn.Module:
     torch.manual_seed(0)
-    sized = {} if case.model.startswith("resnet") else {"img_size": case.size}
+    sized: dict[str, Any] = {} if case.model.startswith("resnet") else {"img_size": case.size}
     model = create_model(case.model, num_classes=CLASSES, in_chans=case.channels, **sized)
     return model.to(memory_format=torch.channels_last)
 
@@ -152,7 +152,10 @@ def bare(case: Case, resident: list[Pair], timer: Timer) -> float:
 
 def ours(case: Case, resident: list[Pair], timer: Timer) -> float:
     from pipeline.loading.batch import Batch
+    from pipeline.loading.loader_facts import LoaderFacts
     from pipeline.loading.part_times import PartTimes
+    from pipeline.loading.policies.base import SamplingPolicy
+    from pipeline.loading.quarantine import Quarantine
     from pipeline.preprocessing import Preprocessing, per_channel
     from pipeline.training.classification import Classification
     from pipeline.training.loop import fit
@@ -177,12 +180,18 @@ def ours(case: Case, resident: list[Pair], timer: Timer) -> float:
             pass
 
     class Source:
-        policy, quarantine, lost_processes, times = Policy(), None, 0, PartTimes()
+        policy: SamplingPolicy = Policy()
+        quarantine: Quarantine | None = None
+        times = PartTimes()
+        lost_processes = 0
 
         def batches(self, start_step: int, stop_step: int) -> Iterator[Batch]:
             ids = torch.arange(case.batch)
             for step, (images, labels) in timer.batches(resident):
                 yield Batch(images, ids, labels, ids, None, step, 0, case.batch)
+
+        def facts(self) -> LoaderFacts:
+            return LoaderFacts(threads=0, processes=0, remote=False, side=case.size, stored_side=case.size)
 
         def close(self) -> None:
             pass
@@ -202,7 +211,8 @@ def ours(case: Case, resident: list[Pair], timer: Timer) -> float:
     pixels = per_channel(MEAN, case.channels), per_channel(STD, case.channels)
     task = Classification(Preprocessing(case.size, case.channels, *pixels), smoothing=SMOOTHING)
     result = fit(task, new_model(case), Source(), training=training, epoch_samples=50_000, device=CPU)
-    timer.marks.pop() if len(timer.marks) > case.steps + 1 else None
+    if len(timer.marks) > case.steps + 1:
+        timer.marks.pop()
     return float(result.metric_rows[-1]["train/loss"])
 
 
@@ -258,8 +268,9 @@ def lightning(case: Case, resident: list[Pair], timer: Timer) -> float:
 
 
 def timm_loop(case: Case, resident: list[Pair], timer: Timer) -> float:
-    from timm.scheduler import CosineLRScheduler
-    from timm.utils import AverageMeter, dispatch_clip_grad
+    from timm.scheduler.cosine_lr import CosineLRScheduler
+    from timm.utils.clip_grad import dispatch_clip_grad
+    from timm.utils.metrics import AverageMeter
 
     model, (mean, std) = new_model(case), constants(case)
     optimizer = new_optimizer(model)
