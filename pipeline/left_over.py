@@ -18,6 +18,7 @@ from pipeline.artifacts import ASIDE, ArtifactStore
 from pipeline.errors import TutelageError
 from pipeline.file_lock import open_lock, try_lock
 from pipeline.owners import TEMPORARY, is_left_over, is_owned, sweep_folder
+from pipeline.shared_file import sweep_shared_files
 
 _log = logging.getLogger("tutelage.store")
 
@@ -29,6 +30,7 @@ def sweep(store: ArtifactStore) -> list[str]:
         lambda: store.storage.sweep(),
         lambda: sweep_folder(store.local / "fetched" / ASIDE),  # incomplete downloads
         lambda: sweep_folder(store.local / "checked"),  # incomplete records of storage/checked_files.py
+        lambda: sweep_shared_files(store.local / "decoded"),  # decoded images of trainings that were killed
         lambda: _sweep_work(store),
         lambda: sweep_folder(store.work / "plan"),  # short trainings of `tutelage plan`
         _sweep_temporary,

@@ -27,7 +27,7 @@ _NAME = re.compile(r"([0-9a-f]{12})-(\d+)-(\d+)-[0-9a-f]{12}")
 
 def owned_name() -> str:
     """A new name that identifies this process as its owner."""
-    return f"{_machine()}-{os.getpid()}-{_start_time(os.getpid())}-{uuid.uuid4().hex[:12]}"
+    return f"{machine_name()}-{os.getpid()}-{_start_time(os.getpid())}-{uuid.uuid4().hex[:12]}"
 
 
 def is_left_over(name: str, last_changed: float) -> bool:
@@ -37,7 +37,7 @@ def is_left_over(name: str, last_changed: float) -> bool:
         last_changed: Unix time of the last write; decides if the process cannot be looked up.
     """
     owner = _NAME.search(name)
-    if owner is not None and owner[1] == _machine():
+    if owner is not None and owner[1] == machine_name():
         started = _start_time(int(owner[2]))
         if started is not None:
             return started != owner[3]
@@ -71,7 +71,8 @@ def temporary_folder() -> tempfile.TemporaryDirectory[str]:
 
 
 @cache
-def _machine() -> str:
+def machine_name() -> str:
+    """12 hex digits that identify one boot of this machine, and the PID namespace of this process."""
     identity = [os.uname().nodename]
     for file in ("/proc/sys/kernel/random/boot_id", "/etc/machine-id"):
         try:

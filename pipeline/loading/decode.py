@@ -65,10 +65,33 @@ def decode(data: bytes, *, size: int, channels: int = 3, crop: Crop | None = Non
     """
     frame = plain_frame(data)
     if crop is None:
-        return resize_to_square(_all_pixels(data, frame, channels), size)
+        return cut(_all_pixels(data, frame, channels), size, None)
     if frame is not None:
         return resize(_jpeg_crop(data, frame, channels, crop, size), size, size)
-    return resize(_apply_crop(decode_whole(data, channels), crop), size, size)
+    return cut(decode_whole(data, channels), size, crop)
+
+
+def cut(pixels: NDArray[np.uint8], size: int, crop: Crop | None) -> NDArray[np.uint8]:
+    """A whole image, uint8 [H, W, channels], cropped and scaled to [size, size, channels]."""
+    return resize_to_square(pixels, size) if crop is None else resize(_apply_crop(pixels, crop), size, size)
+
+
+def whole_pixels(data: bytes, *, size: int, channels: int) -> NDArray[np.uint8] | None:
+    """The whole image, uint8 [H, W, channels], from which `cut` makes what `decode` returns, bit for bit.
+
+    Args:
+        data, channels: see `decode`.
+        size: smallest side of the images that will be cut.
+    Returns:
+        None if there is no such image: a JPEG of which `decode` may decode a crop at a reduced scale, or one with a
+        warning, which `decode` may not see in the rows below a crop.
+    Raises:
+        ValueError: the data is not an image that can be decoded.
+    """
+    frame = plain_frame(data)
+    if frame is None:
+        return decode_whole(data, channels)
+    return None if min(frame.height, frame.width) >= 2 * size else jpeg_pixels(data, frame, channels)
 
 
 def _apply_crop(pixels: NDArray[np.uint8], crop: Crop) -> NDArray[np.uint8]:

@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pipeline.loading.augment import ViewParameters, apply_on_device
-from pipeline.loading.decode import Crop, decode
+from pipeline.loading.decode import Crop, cut, decode, whole_pixels
 from pipeline.loading.part_times import PartSeconds, PartTimes
 from pipeline.loading.quarantine import DamagedSampleError
 from pipeline.loading.reader import SampleReader
@@ -98,6 +98,8 @@ class DecodePool:
     ) -> None:
         self._reader = reader
         self._times = times or PartTimes()
+        cache = reader.decoded_cache
+        self._decoded = cache if cache is not None and cache.channels == channels else None
         self._channels = channels
         self._pinned = pinned
         self._memory_format = memory_format
@@ -113,7 +115,7 @@ class DecodePool:
 
     def submit_into(self, images: Tensor, ids: NDArray[np.int64], views: ViewParameters | None = None) -> PendingImages:
         """Like `submit`, but into existing memory: uint8 [B, C, size, size]."""
-        self._reader.prefetch(ids)
+        self._reader.prefetch(ids if self._decoded is None else self._decoded.missing(ids))
         length = max(1, min(_PIECE_SAMPLES, _PIECE_PIXELS // images.shape[-1] ** 2))
         pieces = [
             self._threads.submit(self._fill, images, ids, views, slice(start, start + length))
@@ -174,20 +176,34 @@ class DecodePool:
     def _decode_into(self, row: NDArray[np.uint8], id: int, crop: Crop | None) -> float:
         """Fills the row; returns the seconds that reading took."""
         size, began = len(row), perf_counter()
+        if self._decoded is not None and (whole := self._decoded.get(id, size)) is not None:
+            row[:] = cut(whole, size, crop)
+            return 0.0
         data = self._reader.read(id)
         reading = perf_counter() - began
         try:
-            pixels = decode(data, size=size, channels=self._channels, crop=crop)
+            pixels = self._decode(data, id, size, crop)
         except ValueError:
             data = self._reader.read(id, fresh=True)
             try:
-                pixels = decode(data, size=size, channels=self._channels, crop=crop)
+                pixels = self._decode(data, id, size, crop)
             except ValueError as error:
                 raise self._reader.damaged_error(
                     id, f"cannot be decoded ({error}), although its content hash matches"
                 ) from None
         row[:] = pixels
         return reading
+
+    def _decode(self, data: bytes, id: int, size: int, crop: Crop | None) -> NDArray[np.uint8]:
+        """The view of a sample, uint8 [size, size, C]; its whole image is cached if that has a place."""
+        cache = self._decoded
+        if cache is not None and cache.has_place(id):
+            whole = whole_pixels(data, size=cache.smallest_size, channels=self._channels)
+            if whole is not None:
+                cache.put(id, whole)
+                if size >= cache.smallest_size:
+                    return cut(whole, size, crop)
+        return decode(data, size=size, channels=self._channels, crop=crop)
 
 
 def _use_one_core(started: threading.Barrier) -> None:

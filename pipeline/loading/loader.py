@@ -297,6 +297,7 @@ def build_loader(
         policy: chooses the `config.distinct` samples of each batch.
         samples: number of training samples, of which `max_damaged_share` may be damaged.
     """
+    reader.keep_decoded(config.decoded_megabytes, channels, min((image_size, *config.smaller_sizes)))
     return Loader(
         reader,
         index,

@@ -57,6 +57,14 @@ class LoaderConfig(Config):
         ge=0,
         le=10_000_000,
     )
+    decoded_megabytes: int = unkeyed(
+        512,
+        description="Decoded training images are kept for later epochs if all of them fit into this many MB, on local "
+        "disk and in memory as far as it is free; the processes of a machine share them. Larger JPEGs, "
+        "of which crops are decoded at a reduced scale, are not kept. 0: none.",
+        ge=0,
+        le=10_000_000,
+    )
     verify: Verify = unkeyed(
         "first",
         description="When data from local disk are checked against the hash in the index. always: at each read; "

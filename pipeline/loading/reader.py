@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 
 from pipeline.artifacts import Artifact, ArtifactStore
 from pipeline.errors import DamagedError
+from pipeline.loading.decoded_cache import DecodedCache, open_decoded_cache
 from pipeline.loading.quarantine import DamagedSampleError
 from pipeline.loading.remote_shards import RemoteMode, RemoteShards, Span, open_remote_shards
 from pipeline.sharding.format.index import SampleIndex, content_hash
@@ -62,6 +63,8 @@ class SampleReader:
         self._lock = threading.Lock()
         self._descriptors: dict[int, int] = {}
         self._locations = ShardLocations(artifact, index.shard_names)
+        self.decoded_cache: DecodedCache | None = None
+        self._decoded_limits = (0, 0, 0)
         self._remote: RemoteShards | None = None
         if any(self._locations.remote):
             self._remote = open_remote_shards(self._locations, remote)
@@ -80,7 +83,19 @@ class SampleReader:
         """A picklable function that opens the same reader in another process of this machine."""
         artifact = self._artifact
         address = (artifact.storage.url, artifact.cache.parent, artifact.name)
-        return partial(_open_in_process, address, self._remote_mode, self._verify)
+        return partial(_open_in_process, address, self._remote_mode, self._verify, self._decoded_limits)
+
+    def keep_decoded(self, megabytes: int, channels: int, smallest_size: int) -> None:
+        """Opens the cache of decoded pixels, if those of the training split fit; see `open_decoded_cache`."""
+        self._decoded_limits = (megabytes, channels, smallest_size)
+        self.decoded_cache = open_decoded_cache(
+            self._artifact.cache.parent,
+            self._artifact.name,
+            self._index,
+            megabytes=megabytes,
+            channels=channels,
+            smallest_size=smallest_size,
+        )
 
     def prefetch(self, ids: NDArray[np.int64]) -> None:
         """Starts to fetch samples that will be read soon; does nothing for shards on this machine."""
@@ -187,7 +202,11 @@ class SampleReader:
             os.close(descriptor)
 
 
-def _open_in_process(address: tuple[str, Path, str], remote: RemoteMode, verify: Verify) -> SampleReader:
+def _open_in_process(
+    address: tuple[str, Path, str], remote: RemoteMode, verify: Verify, decoded_limits: tuple[int, int, int]
+) -> SampleReader:
     url, local, name = address
     artifact = ArtifactStore(open_storage(url), local).get(name)
-    return SampleReader.open(artifact, remote=remote, verify=verify)
+    reader = SampleReader.open(artifact, remote=remote, verify=verify)
+    reader.keep_decoded(*decoded_limits)
+    return reader
