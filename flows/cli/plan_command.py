@@ -93,7 +93,7 @@ def _sentences(costs: Sequence[StageCost], totals: dict[str, Any], store: Artifa
         f"in total {clock(totals['seconds'])}",
         *([f"{totals['memory_mb']:,} MB of memory"] if totals["memory_mb"] else []),
         f"{_megabytes(totals['disk_bytes'])} of disk",
-        *([f"{totals['price']:,.2f} of money"] if "price" in totals else []),
+        *([f"a price of {totals['price']:,.2f}"] if "price" in totals else []),
     ]
     lines = [", ".join(words) + (f"; without {counted(len(unknown), 'stage')} of unknown cost" if unknown else "")]
     if all(cost.basis == "cached" for cost in costs):

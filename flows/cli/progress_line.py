@@ -48,5 +48,5 @@ class _Lines:
         if now - self._last < _PLAIN_EVERY_S:
             return
         self._last = now
-        share = f", {step / total:.0%}" if total else ""
-        print(printable(f"{self._command}: {note}{share}"), file=sys.stderr, flush=True)
+        parts = [note, f"{step / total:.0%}" if total else ""]
+        print(printable(f"{self._command}: {', '.join(filter(None, parts))}"), file=sys.stderr, flush=True)

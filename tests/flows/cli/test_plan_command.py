@@ -75,7 +75,7 @@ def test_a_plan_that_does_not_fit_says_so(store: ArtifactStore) -> None:
         StageCost("b", "b/0", "cached", 0.0, 0, 0),
     ]
     lines = _sentences(costs, _totals(costs, 2.0), store)
-    assert lines[0] == "in total 1:30, 1,000,000,000 MB of memory, 1,000,000,000.0 GB of disk, 0.05 of money"
+    assert lines[0] == "in total 1:30, 1,000,000,000 MB of memory, 1,000,000,000.0 GB of disk, a price of 0.05"
     assert lines[1].startswith("too little memory: ")
     assert lines[2].startswith("too little disk: ")
     cached = [StageCost("b", "b/0", "cached", 0.0, 0, 0)]
