@@ -313,9 +313,10 @@ def up(
     from infra.local.servers import PortTakenError, ServerError
     from infra.local.up import Ports
     from infra.local.up import up as run_servers
+    from pipeline.machine import whole_cores
 
     try:
-        run_servers(folder, pool=WORK_POOL, ports=Ports.free() if free_ports else None)
+        run_servers(folder, pool=WORK_POOL, ports=Ports.free() if free_ports else None, cpus=whole_cores())
     except PortTakenError as error:
         raise InputError(str(error)) from None
     except ServerError as error:

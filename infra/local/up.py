@@ -72,14 +72,18 @@ class Stack:
         ports: the ports on which they listen.
         pool: Prefect work pool of the worker.
         say: called with a line for each server that has started.
+        cpus: number of cores that Ray uses; None: all of the machine, also those that this process may not use.
     """
 
-    def __init__(self, folder: Path, ports: Ports, pool: str, say: Callable[[str], None]) -> None:
+    def __init__(
+        self, folder: Path, ports: Ports, pool: str, say: Callable[[str], None], cpus: int | None = None
+    ) -> None:
         self.folder = folder.absolute()
         self.ports = ports
         self.pool = pool
         self.environment: dict[str, str] = {}
         self._say = say
+        self._cpus = cpus
         self._running: list[Server] = []
         self._stopping = ExitStack()
 
@@ -135,7 +139,7 @@ class Stack:
             database=self._url("prefect", "postgresql+asyncpg") if database else None,
         )
         self._bring_up(mlflow, prefect)
-        ray = ray_head(self.folder / "ray", self.ports.ray, token=token)
+        ray = ray_head(self.folder / "ray", self.ports.ray, token=token, cpus=self._cpus)
         self.environment = {
             "TUTELAGE_STORE": f"s3://{BUCKET}/store" if s3 else str(self.folder / "store"),
             **access,
@@ -215,13 +219,22 @@ class Stack:
         return Keys(stored["access"], stored["secret"]), stored["token"]
 
 
-def up(folder: Path, *, pool: str, ports: Ports | None = None, say: Callable[[str], None] = print) -> None:
+def up(
+    folder: Path,
+    *,
+    pool: str,
+    ports: Ports | None = None,
+    say: Callable[[str], None] = print,
+    cpus: int | None = None,
+) -> None:
     """Runs the stack until Ctrl-C or SIGTERM; then stops all servers and raises KeyboardInterrupt.
 
+    Args:
+        cpus: number of cores that Ray uses; None: all of the machine.
     Raises:
         ServerError: a server did not start, or ended by itself; all others were stopped.
     """
-    stack = Stack(folder, ports or Ports(), pool, say)
+    stack = Stack(folder, ports or Ports(), pool, say, cpus)
     with _interrupt_on_sigterm():
         try:
             say("starting the servers, in about a minute ...")

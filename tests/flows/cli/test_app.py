@@ -13,7 +13,9 @@ import pytest
 
 from flows.catalog import find_flow
 from flows.cli.app import main
-from infra.local.server import free_port
+from infra.local.server import Server, free_port
+from infra.local.servers import ServerError
+from infra.local.up import Stack
 
 VIT_DEPTH = "teacher.model.kwargs.depth: must be 1 to 1,000, not 0 (vit_micro)"
 
@@ -122,6 +124,24 @@ def test_up_says_why_a_server_ended(
     line = one_line(capsys)
     assert line.startswith("tutelage: SeaweedFS: ended early")
     assert line.endswith("weed.log: no volume can be written")
+
+
+def test_up_gives_ray_only_the_cores_that_it_may_use(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Ray itself counts those of the machine, and would start more workers than there are cores for."""
+    commands: list[list[str]] = []
+
+    def bring_up(stack: Stack, *servers: Server) -> None:
+        commands.extend(list(server.command) for server in servers)
+        if any(server.name == "Ray head" for server in servers):
+            raise ServerError("started no further")
+
+    monkeypatch.setattr(Stack, "_bring_up", bring_up)
+    monkeypatch.setattr(Stack, "_s3", lambda *ignored: None)
+    monkeypatch.setattr(Stack, "_database", lambda *ignored: None)
+    monkeypatch.setattr("os.sched_getaffinity", lambda pid: {0}, raising=False)
+    assert main(["up", "--folder", str(tmp_path / "up"), "--free-ports"]) == 1
+    (head,) = [command for command in commands if "--head" in command]
+    assert "--num-cpus=1" in head
 
 
 def test_deploy_names_the_server_that_does_not_answer(
