@@ -24,6 +24,11 @@ from pipeline.errors import InputError
 _SYNCABLE = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 
 
+def is_syncable(norm: _BatchNorm) -> bool:
+    """Whether it is torch's batch norm, not a subclass with computations of its own."""
+    return type(norm) in _SYNCABLE
+
+
 def with_synced_batch_norm(model: nn.Module, device: torch.device) -> nn.Module:
     """`model` with each batch norm over all ranks, with the same parameters and names; `model` itself is changed.
 
@@ -31,7 +36,7 @@ def with_synced_batch_norm(model: nn.Module, device: torch.device) -> nn.Module:
         InputError: a batch norm is of a class of its own, whose other computations the replacement would not have.
     """
     for name, module in model.named_modules():
-        if isinstance(module, _BatchNorm) and type(module) not in _SYNCABLE:
+        if isinstance(module, _BatchNorm) and not is_syncable(module):
             raise InputError(
                 f"training.sync_batch_norm: {name} of the model is a {type(module).__name__}, which cannot be "
                 "synchronised; set it to false"
@@ -77,9 +82,11 @@ def _global_statistics(input: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     at_least_float32 = input.to(torch.promote_types(input.dtype, torch.float32))
     mean, variance = torch.batch_norm_update_stats(at_least_float32, None, None, 0.0)
     own = torch.cat([mean, variance, mean.new_tensor([input.numel() / channels])])
-    by_rank = [torch.empty_like(own) for _ in range(dist.get_world_size())]
-    dist.all_gather(by_rank, own)
-    means, variances, counts = torch.stack(by_rank).split([channels, channels, 1], dim=1)
+    # A sum with zeros has the same bits as all_gather, which takes 195 us on one rank of gloo where this takes 43.
+    by_rank = own.new_zeros(dist.get_world_size(), len(own))
+    by_rank[dist.get_rank()] = own
+    dist.all_reduce(by_rank)
+    means, variances, counts = by_rank.split([channels, channels, 1], dim=1)
     count = counts.sum()
     shares = counts / count
     mean = (shares * means).sum(0)
@@ -108,9 +115,9 @@ class _Normalisation(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         input, weight, mean, variance, count = ctx.saved_tensors
-        # With constant statistics, as in evaluation: weight / std * dy, sum(dy * x') and sum(dy) of this rank.
-        gradient, for_weight, for_bias = torch.ops.aten.native_batch_norm_backward(
-            gradients[0], input, weight, mean, variance, None, None, False, ctx.eps, [True, True, True]
+        # With constant statistics, as in evaluation, and without dx: sum(dy * x') and sum(dy) of this rank.
+        _, for_weight, for_bias = torch.ops.aten.native_batch_norm_backward(
+            gradients[0], input, weight, mean, variance, None, None, False, ctx.eps, [False, True, True]
         )
         sums = torch.stack([for_bias, for_weight])
         dist.all_reduce(sums)
@@ -119,7 +126,8 @@ class _Normalisation(torch.autograd.Function):
         offset, slope = sums * scale / count
         slope = slope * inverse_std
         per_channel = (-1, *[1] * (input.ndim - 2))
-        # offset + slope * (x - mean), the part through the statistics, is linear in x.
-        gradient -= torch.addcmul((offset - slope * mean).view(per_channel), input, slope.view(per_channel))
+        # scale * dy - offset - slope * (x - mean): two passes over memory, where three terms would take three.
+        gradient = torch.addcmul((slope * mean - offset).view(per_channel), input, -slope.view(per_channel))
+        gradient = gradient.addcmul_(gradients[0], scale.view(per_channel)).to(input.dtype)
         given = None if weight is None else for_weight
         return gradient, given, None if weight is None else for_bias, None, None, None, None
