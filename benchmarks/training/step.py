@@ -25,7 +25,7 @@ import math
 import multiprocessing
 import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
@@ -159,6 +159,7 @@ def ours(case: Case, resident: list[Pair], timer: Timer) -> float:
     from pipeline.preprocessing import Preprocessing, per_channel
     from pipeline.training.classification import Classification
     from pipeline.training.loop import fit
+    from pipeline.training.task import TrainingObjects
     from pipeline.training.training_config import TrainingConfig
 
     class Policy:
@@ -185,7 +186,7 @@ def ours(case: Case, resident: list[Pair], timer: Timer) -> float:
         times = PartTimes()
         lost_processes = 0
 
-        def batches(self, start_step: int, stop_step: int) -> Iterator[Batch]:
+        def batches(self, start_step: int, stop_step: int) -> Generator[Batch]:
             ids = torch.arange(case.batch)
             for step, (images, labels) in timer.batches(resident):
                 yield Batch(images, ids, labels, ids, None, step, 0, case.batch)
@@ -210,7 +211,8 @@ def ours(case: Case, resident: list[Pair], timer: Timer) -> float:
     )
     pixels = per_channel(MEAN, case.channels), per_channel(STD, case.channels)
     task = Classification(Preprocessing(case.size, case.channels, *pixels), smoothing=SMOOTHING)
-    result = fit(task, new_model(case), Source(), training=training, epoch_samples=50_000, device=CPU)
+    objects = TrainingObjects(new_model(case), task, Source(), epoch_samples=50_000)
+    result = fit(objects, training, device=CPU)
     if len(timer.marks) > case.steps + 1:
         timer.marks.pop()
     return float(result.metric_rows[-1]["train/loss"])

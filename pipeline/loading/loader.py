@@ -13,7 +13,7 @@ batches from there on as one that started at 0.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Generator
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -150,7 +150,7 @@ class Loader:
                 reader, processes=processes, slot_bytes=slot_bytes, max_pending=prefetch, **decoder_options
             )
 
-    def batches(self, start_step: int, stop_step: int) -> Iterator[Batch]:
+    def batches(self, start_step: int, stop_step: int) -> Generator[Batch]:
         """The batches of steps start_step to stop_step - 1, in order.
 
         Threads run while the iterator is alive; they are joined when it ends, is closed or is left by an

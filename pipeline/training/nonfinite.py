@@ -18,7 +18,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 
 import torch
 import torch.distributed as dist
@@ -191,11 +191,8 @@ class NonFiniteSteps:
         return bool(flag) if isinstance(finite, bool) else flag.bool()
 
     def _read_again(self, step: int) -> Batch:
-        batches = self._loader.batches(step, step + 1)
-        try:
+        with closing(self._loader.batches(step, step + 1)) as batches:
             return next(batches)
-        finally:
-            batches.close()  # type: ignore[attr-defined]
 
     def _saved(self, batch: Batch) -> str | None:
         if self._checkpoints is None:

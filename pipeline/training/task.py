@@ -6,7 +6,7 @@ a worker). The loop and both runners depend on nothing else of it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -74,7 +74,7 @@ class BatchSource(Protocol):
     def lost_processes(self) -> int:
         """The number of decoding processes that died and were replaced."""
 
-    def batches(self, start_step: int, stop_step: int) -> Iterator[Batch]:
+    def batches(self, start_step: int, stop_step: int) -> Generator[Batch]:
         """This rank's batches of the steps [start_step, stop_step)."""
 
     def facts(self) -> LoaderFacts:

@@ -63,17 +63,11 @@ def train_recipe(
     started = time.monotonic()
     with closing(objects.loader), tf32_as_configured(recipe.training):
         result = fit(
-            objects.task,
-            objects.model,
-            objects.loader,
-            training=recipe.training,
-            epoch_samples=objects.epoch_samples,
+            objects,
+            recipe.training,
             device=device,
             rank=rank,
             world=world,
-            evaluate=objects.evaluate,
-            refresh=objects.refresh,
-            freeze_batch_norm=objects.freeze_batch_norm,
             checkpoints=location.open(),
             reporter=reporter,
         )

@@ -27,7 +27,7 @@ from pipeline.sharding.format.index import SampleIndex, SampleRow, content_hash
 from pipeline.training.bottleneck import bottleneck_note, slowest_part
 from pipeline.training.classification import Classification
 from pipeline.training.loop import FitResult, fit
-from pipeline.training.task import StepOutput
+from pipeline.training.task import StepOutput, TrainingObjects
 from pipeline.training.training_config import TrainingConfig
 from tests.small_shards import SmallShards, index_of
 
@@ -88,7 +88,7 @@ def trained(
     torch.manual_seed(0)
     model = nn.Sequential(nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(12, 2))
     objective = task(Preprocessing(side, 3, (0.5,) * 3, (0.25,) * 3))
-    result = fit(objective, model, loader, training=training, epoch_samples=BATCH, device=CPU, evaluate=evaluate)
+    result = fit(TrainingObjects(model, objective, loader, BATCH, evaluate), training, device=CPU)
     loader.close()
     return result, loader.facts()
 
@@ -206,12 +206,11 @@ def test_times_go_on_over_a_resume(tmp_path: Path, store: ArtifactStore, small: 
             SampleReader(small, index), index, Shuffled(index.rows("train"), BATCH, seed=1),
             image_size=32, augment=None, seed=5,
         )  # fmt: skip
+        model = nn.Sequential(nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(12, 2))
+        task = SlowStep(Preprocessing(32, 3, (0.5,) * 3, (0.25,) * 3))
         return fit(
-            SlowStep(Preprocessing(32, 3, (0.5,) * 3, (0.25,) * 3)),
-            nn.Sequential(nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(12, 2)),
-            loader,
-            training=TrainingConfig(steps=12, global_batch=BATCH, log_every_steps=4, precision="float32"),
-            epoch_samples=BATCH,
+            TrainingObjects(model, task, loader, BATCH),
+            TrainingConfig(steps=12, global_batch=BATCH, log_every_steps=4, precision="float32"),
             device=CPU,
             checkpoints=Checkpoints(LocalStorage(tmp_path), "here"),
             reporter=reporter,

@@ -25,9 +25,11 @@ from pipeline.storage.local import LocalStorage
 from pipeline.training.checkpoint import Checkpoints
 from pipeline.training.classification import Classification
 from pipeline.training.classification_config import ClassificationConfig
+from pipeline.training.data_parallel import check_same_step, wrap_in_ddp
 from pipeline.training.ema import WeightAverage
+from pipeline.training.gradient import backward, clip_gradient
 from pipeline.training.interruption import StoppedError
-from pipeline.training.loop import _backward, _check_same_step, _clip_gradient, _wrap_in_ddp, fit
+from pipeline.training.loop import fit
 from pipeline.training.meter import Meter
 from pipeline.training.optim import build_optimizer
 from pipeline.training.precision import LossScale
@@ -66,15 +68,7 @@ def trained(
     objects: TrainingObjects, config: ClassificationConfig, device: torch.device, **more: Any
 ) -> dict[str, Any]:
     """The state after training, on the CPU, and the rows, by the loop alone."""
-    result = fit(
-        objects.task,
-        objects.model,
-        objects.loader,
-        training=config.training,
-        epoch_samples=objects.epoch_samples,
-        device=device,
-        **more,
-    )
+    result = fit(objects, config.training, device=device, **more)
     return {
         "state": {name: value.cpu() for name, value in result.model.state_dict().items()},
         "rows": result.metric_rows,
@@ -249,8 +243,8 @@ def test_a_step_does_not_wait_for_the_gpu(
     for batch in objects.loader.batches(0, 4):
         with no_waiting(batch.step):
             meter.start_step()
-            _backward(objects.task, objects.model, batch.to(GPU), training, 1, meter, LossScale(training, GPU))
-            meter.add_step(_clip_gradient(objects.model, training.clip_norm))
+            backward(objects.task, objects.model, batch.to(GPU), training, 1, meter, LossScale(training, GPU))
+            meter.add_step(clip_gradient(objects.model, training.clip_norm))
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
             average.update(batch.step)
@@ -289,8 +283,8 @@ def test_distributed_training_over_nccl_is_training(
     config = small_config(model=model, accumulation=2, ema_decay=None, optimizer={"kind": "sgd", "lr": 0.05})
     alone = trained(build_objects(config, GPU), config, GPU)
     objects = build_objects(config, GPU)
-    _check_same_step(0, GPU)
-    objects.model = _wrap_in_ddp(objects.model, GPU)
+    check_same_step(0, GPU)
+    objects.model = wrap_in_ddp(objects.model, GPU)
     assert isinstance(objects.model, DistributedDataParallel)
     shared = trained(objects, config, GPU)
     state = {name.removeprefix("module."): value for name, value in shared["state"].items()}

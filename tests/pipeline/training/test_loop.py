@@ -7,7 +7,7 @@ import copy
 import errno
 import subprocess
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ from pipeline.training.checkpoint import Checkpoints
 from pipeline.training.interruption import StoppedError
 from pipeline.training.loop import FitResult, fit
 from pipeline.training.reporter import NullReporter
-from pipeline.training.task import StepOutput
+from pipeline.training.task import Evaluate, Refresh, StepOutput, TrainingObjects
 from pipeline.training.training_config import TrainingConfig
 
 CPU = torch.device("cpu")
@@ -66,7 +66,7 @@ class Source:
         self.lost_processes = 0
         self.times = PartTimes()
 
-    def batches(self, start_step: int, stop_step: int) -> Iterator[Batch]:
+    def batches(self, start_step: int, stop_step: int) -> Generator[Batch]:
         try:
             for step in range(start_step, stop_step):
                 ids = torch.from_numpy(self.policy.batch(step))
@@ -101,12 +101,16 @@ def config(**changes: Any) -> TrainingConfig:
 
 
 def train(
-    training: TrainingConfig, source: Source | None = None, model: nn.Module | None = None, **more: Any
+    training: TrainingConfig,
+    source: Source | None = None,
+    model: nn.Module | None = None,
+    evaluate: Evaluate | None = None,
+    refresh: Refresh | None = None,
+    **more: Any,
 ) -> FitResult:
     source = source or Source(Policy(training.global_batch))
-    return fit(
-        Regression(), model or network(), source, training=training, epoch_samples=EPOCH_SAMPLES, device=CPU, **more
-    )
+    objects = TrainingObjects(model or network(), Regression(), source, EPOCH_SAMPLES, evaluate, refresh)
+    return fit(objects, training, device=CPU, **more)
 
 
 def same_bits(one: nn.Module, other: nn.Module) -> bool:
@@ -322,14 +326,8 @@ def test_rows_hold_the_mean_over_their_steps() -> None:
             losses.append(output.loss.item())
             return output
 
-    result = fit(
-        Listening(),
-        network(),
-        Source(Policy(10)),
-        training=config(log_every_steps=10),
-        epoch_samples=EPOCH_SAMPLES,
-        device=CPU,
-    )
+    objects = TrainingObjects(network(), Listening(), Source(Policy(10)), EPOCH_SAMPLES)
+    result = fit(objects, config(log_every_steps=10), device=CPU)
     logged = [row["train/loss"] for row in result.metric_rows if "train/loss" in row]
     assert logged == pytest.approx([np.mean(losses[:10]), np.mean(losses[10:])])
 

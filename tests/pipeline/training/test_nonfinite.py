@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,7 @@ from pipeline.training.loop import FitResult, fit
 from pipeline.training.nonfinite import NonFiniteError
 from pipeline.training.reporter import NullReporter
 from pipeline.training.stage import TrainTeacher
-from pipeline.training.task import StepOutput
+from pipeline.training.task import StepOutput, TrainingObjects
 from pipeline.training.training_config import TrainingConfig
 
 CPU = torch.device("cpu")
@@ -66,7 +66,7 @@ class Source:
         self.times = PartTimes()
         self.bad, self.rank, self.world = bad, rank, world
 
-    def batches(self, start_step: int, stop_step: int) -> Iterator[Batch]:
+    def batches(self, start_step: int, stop_step: int) -> Generator[Batch]:
         for step in range(start_step, stop_step):
             start, stop = rank_rows(10, self.rank, self.world)
             ids = torch.from_numpy(self.policy.batch(step))[start:stop]
@@ -108,8 +108,8 @@ def config(on_nonfinite: str, **changes: Any) -> TrainingConfig:
 
 def train(training: TrainingConfig, bad: tuple[int, ...] = (), task: Any = None, **more: Any) -> FitResult:
     source = Source(bad, more.get("rank", 0), more.get("world", 1))
-    objective = task or Regression()
-    return fit(objective, network(), source, training=training, epoch_samples=40, device=CPU, **more)
+    objects = TrainingObjects(network(), task or Regression(), source, epoch_samples=40)
+    return fit(objects, training, device=CPU, **more)
 
 
 class StopAfter(NullReporter):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,7 @@ from pipeline.training.loop import FitResult, fit
 from pipeline.training.precision import LossScale, tf32_as_configured
 from pipeline.training.reporter import NullReporter
 from pipeline.training.stage import TrainTeacher
-from pipeline.training.task import StepOutput
+from pipeline.training.task import StepOutput, TrainingObjects
 from pipeline.training.training_config import TrainingConfig
 from pipeline.training.worker import CheckpointLocation
 
@@ -57,7 +57,7 @@ class Policy:
 class Source:
     policy, quarantine, lost_processes, times = Policy(), None, 0, PartTimes()
 
-    def batches(self, start_step: int, stop_step: int) -> Iterator[Batch]:
+    def batches(self, start_step: int, stop_step: int) -> Generator[Batch]:
         for step in range(start_step, stop_step):
             ids = torch.from_numpy(self.policy.batch(step))
             images = (ids[:, None, None, None] % 13).to(torch.uint8).expand(-1, 1, 2, 2)
@@ -98,7 +98,8 @@ def training(**changes: Any) -> TrainingConfig:
 def trained(config: TrainingConfig, task: Regression | None = None, **more: Any) -> FitResult:
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(4, 8), nn.Dropout(0.3), nn.Linear(8, 1))
-    return fit(task or Regression(), model, Source(), training=config, epoch_samples=40, device=CPU, **more)
+    objects = TrainingObjects(model, task or Regression(), Source(), epoch_samples=40)
+    return fit(objects, config, device=CPU, **more)
 
 
 class StopAt(NullReporter):
