@@ -1,8 +1,4 @@
-"""`tutelage`: the command line. Commands import what they need when they run, so that --help is instant.
-
-Exit codes: 0 done or nothing to do, 2 wrong input (one line: what, where, what to do), 1 the work
-failed (one line and the log), 130 interrupted.
-"""
+"""`tutelage`: the command line. Commands import what they need when they run, so that --help is instant."""
 
 from __future__ import annotations
 
@@ -19,6 +15,7 @@ import typer.core
 from flows.catalog import find_flow
 from flows.cli.artifacts_app import artifacts_app
 from flows.cli.data_app import data_app
+from flows.cli.exit_code import exit_code
 from flows.cli.models_app import models_app
 from flows.cli.shell_arguments import (
     COMPARE_EXAMPLES,
@@ -33,10 +30,9 @@ from flows.cli.shell_arguments import (
     Preset,
     Settings,
 )
-from flows.cli.standard_files import BROKEN_PIPE, discard_output, open_standard_files
-from flows.cli.usage_line import command_path, usage_line
+from flows.cli.standard_files import open_standard_files
 from flows.prefect_login import move_login_out_of_url
-from pipeline.errors import InputError, TutelageError, WorkError, shortened
+from pipeline.errors import InputError, WorkError, shortened
 
 _SERVER_ERROR_CHARS = 500
 _QUIET = {
@@ -354,7 +350,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for name, value in _QUIET.items():
         os.environ.setdefault(name, value)
     move_login_out_of_url()
-    code = _exit_code(list(sys.argv[1:] if arguments is None else arguments) or ["--help"])
+    code = exit_code(app, list(sys.argv[1:] if arguments is None else arguments) or ["--help"])
     if arguments is None and "flows.cli.shell_run" in sys.modules:
         # All our resources are closed by now. After an interrupted training, threads in Ray's core delay the
         # interpreter's exit by a minute.
@@ -363,41 +359,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stderr.flush()
         os._exit(code)
     return code
-
-
-def _exit_code(arguments: list[str]) -> int:
-    command = typer.main.get_command(app)
-    try:
-        code = command.main(args=arguments, prog_name="tutelage", standalone_mode=False)
-        sys.stdout.flush()
-    except typer.TyperException as error:
-        print(f"tutelage: {usage_line(error, command_path(command, arguments))}", file=sys.stderr)
-        return InputError.exit_code
-    except TutelageError as error:
-        print(f"tutelage: {' '.join(str(error).split())}", file=sys.stderr)
-        return error.exit_code
-    except BrokenPipeError:
-        # The reader of our output has exited, as `head` does.
-        discard_output()
-        return BROKEN_PIPE
-    except SystemExit as ended:
-        # Typer turns BrokenPipeError into a silent SystemExit(1), which would mean failed work.
-        if not isinstance(ended.__context__, BrokenPipeError):
-            raise
-        discard_output()
-        return BROKEN_PIPE
-    except (KeyboardInterrupt, typer.Abort):
-        print("tutelage: interrupted", file=sys.stderr)
-        return 130
-    except Exception as error:
-        from flows.cli.machine_errors import machine_error_line
-
-        line = machine_error_line(error)
-        if line is None:
-            raise
-        print(f"tutelage: {WorkError(line)}", file=sys.stderr)
-        return WorkError.exit_code
-    return code if isinstance(code, int) else 0
 
 
 if __name__ == "__main__":
