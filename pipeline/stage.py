@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import IO, Any, ClassVar, Protocol, TypeVar
 
 from pipeline.artifacts import Artifact, ArtifactStore
+from pipeline.atomic_files import atomic_write
 from pipeline.config import Config, canonical_json, digest
 from pipeline.errors import InputError, WorkError
 from pipeline.file_lock import open_lock, take_lock, try_lock
@@ -29,6 +30,7 @@ from pipeline.progress import Progress, silent
 # A lock file is removed with its folder when its holder ends; then the lock is tried again.
 _LOCK_TRIES = 200
 _LOCK_PAUSE_S = 0.02
+_REQUEST = "request.json"  # the config and the inputs of an unfinished artifact
 
 ConfigT = TypeVar("ConfigT", bound=Config, contravariant=True)
 
@@ -130,6 +132,7 @@ def run_stage(
         shutil.rmtree(work.output, ignore_errors=True)
         work.output.mkdir()
         work.scratch.mkdir(exist_ok=True)
+        _record_request(work_folder, config, inputs)
         started = time.monotonic()
         try:
             summary = stage.run(config, inputs, work)
@@ -148,6 +151,32 @@ def run_stage(
         )
         shutil.rmtree(work_folder, ignore_errors=True)
         return artifact
+
+
+def _record_request(work_folder: Path, config: Config, inputs: Mapping[str, Artifact]) -> None:
+    names = {name: artifact.name for name, artifact in inputs.items()}
+    request = {"config": config.model_dump(mode="json"), "inputs": names}
+    with atomic_write(work_folder / _REQUEST, durable=False) as file:
+        file.write_text(json.dumps(request))
+
+
+def unfinished_names(store: ArtifactStore) -> list[str]:
+    """STAGE/KEY of the artifacts that were begun on this machine and are not committed."""
+    return sorted("/".join(file.parts[-3:-1]) for file in store.work.glob(f"*/*/{_REQUEST}"))
+
+
+def unfinished_request(store: ArtifactStore, artifact_name: str) -> tuple[dict[str, Any], dict[str, str]]:
+    """The whole config, and the inputs' STAGE/KEY by name, of the last run of an artifact that is not committed.
+
+    Raises:
+        InputError: they cannot be read.
+    """
+    file = store.work / artifact_name / _REQUEST
+    try:
+        request = json.loads(file.read_text())
+        return request["config"], request["inputs"]
+    except (OSError, ValueError, KeyError, TypeError):
+        raise InputError(f"{file}: cannot be read; run the flow of {artifact_name} again, which writes it") from None
 
 
 @cache

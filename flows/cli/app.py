@@ -288,6 +288,23 @@ def compare(
 
 
 @app.command()
+def replay(
+    artifact: Annotated[
+        str,
+        typer.Argument(
+            metavar="ARTIFACT", help="STAGE/KEY of a training, also of one that failed or was stopped on this machine."
+        ),
+    ],
+    step: Annotated[int, typer.Argument(min=0, metavar="STEP", help="The step; the first is 0.")],
+    as_json: AsJson = False,
+) -> int:
+    """Run one step of a training again, exactly. Print its loss, gradients and samples."""
+    from flows.cli.replay_command import replay_step
+
+    return replay_step(artifact, step, as_json=as_json)
+
+
+@app.command()
 def doctor(as_json: AsJson = False) -> int:
     """Check this machine and say how to fix each problem."""
     from flows.cli.doctor_command import show

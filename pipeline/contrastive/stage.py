@@ -26,6 +26,10 @@ class PretrainClip:
     name: ClassVar[str] = "pretrain-clip"
     version: ClassVar[int] = 3
 
+    def recipe(self, config: ContrastiveConfig, inputs: Mapping[str, str], store_url: str) -> ContrastiveRecipe:
+        """The recipe from the inputs' STAGE/KEY by name."""
+        return ContrastiveRecipe(config, store_url, tuple(sorted(inputs.items())))
+
     def run(self, config: ContrastiveConfig, inputs: Mapping[str, Artifact], work: Workspace) -> Mapping[str, Any]:
         """Writes model/, metrics.jsonl, training.json and curriculum.jsonl to `work.output`.
 
@@ -44,7 +48,7 @@ class PretrainClip:
         check_sizes(model.image.to("meta"), config.loader, image_preprocessing(config, opened.classifier).channels)
 
         artifact_names = {name: artifact.name for name, artifact in inputs.items()}
-        recipe = ContrastiveRecipe(config, work.store.storage.url, tuple(sorted(artifact_names.items())))
+        recipe = self.recipe(config, artifact_names, work.store.storage.url)
         result = execute(recipe, config.runner, work, params={**json.loads(canonical_json(config)), **artifact_names})
 
         lines = curriculum_lines(result.metric_rows, opened.ontology) if opened.ontology is not None else []

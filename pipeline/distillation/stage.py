@@ -91,6 +91,12 @@ class DistillStudent:
     name: ClassVar[str] = "distill-student"
     version: ClassVar[int] = 2
 
+    def recipe(self, config: DistillationConfig, inputs: Mapping[str, str], store_url: str) -> DistillationRecipe:
+        """The recipe from the inputs' STAGE/KEY by name."""
+        teacher = None if config.uses_stored_outputs else inputs.get("teacher")
+        others = {name: inputs.get(name) for name in ("weights", "columns")}
+        return DistillationRecipe(config, store_url, inputs["shards"], teacher, **others)
+
     def run(self, config: DistillationConfig, inputs: Mapping[str, Artifact], work: Workspace) -> Mapping[str, Any]:
         """Writes model/, metrics.jsonl and training.json to `work.output`.
 
@@ -104,15 +110,8 @@ class DistillStudent:
         stored = check_teacher(config, inputs.get("teacher"), inputs.get("columns"), index)
         report = starting_report(config, weights, lambda: config.build_model(len(index.label_names)))
         artifact_names = {name: artifact.name for name, artifact in inputs.items()}
-        recipe = DistillationRecipe(
-            config,
-            work.store.storage.url,
-            shards.name,
-            None if config.uses_stored_outputs else artifact_names.get("teacher"),
-            artifact_names.get("weights"),
-            artifact_names.get("columns"),
-        )
         params = {**json.loads(canonical_json(config)), **artifact_names}
+        recipe = self.recipe(config, artifact_names, work.store.storage.url)
         result = execute(recipe, config.runner, work, params=params, labels=index.label_names)
         if report is not None:
             write_report(report, work.output)

@@ -33,7 +33,7 @@ def save_batch(batch: Batch, checkpoints: Checkpoints, seed: int, rank: int, wor
     values = {field.name: _on_host(getattr(source, field.name)) for field in fields(Batch) if field.name != "cut_from"}
     start = batch.first_row - source.first_row
     values |= {"rows": [start, start + len(batch)], "seed": seed, "rank": rank, "world": world}
-    path = f"{checkpoints.prefix}/{FOLDER}/step-{batch.step:09d}-rank-{rank}.pt"
+    path = batch_file(f"{checkpoints.prefix}/{FOLDER}", batch.step, rank)
     try:
         checkpoints.save_beside(values, path)
     except OSError as error:
@@ -41,6 +41,11 @@ def save_batch(batch: Batch, checkpoints: Checkpoints, seed: int, rank: int, wor
         return None
     local = checkpoints.storage.local_path(path)
     return str(local) if local is not None else f"{checkpoints.storage.url}/{path}"
+
+
+def batch_file(folder: str, step: int, rank: int) -> str:
+    """The path of a rank's saved batch."""
+    return f"{folder}/step-{step:09d}-rank-{rank}.pt"
 
 
 def load_batch(file: Path) -> tuple[Batch, dict[str, Any]]:

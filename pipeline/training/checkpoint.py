@@ -97,6 +97,10 @@ class Checkpoints:
         finally:
             aside.unlink(missing_ok=True)
 
+    def steps(self) -> list[int]:
+        """The steps of the checkpoints, newest first; they may be damaged."""
+        return [step_of(path) for path in self._entries()]
+
     def newest(self) -> Checkpoint | None:
         """The newest intact checkpoint, or None."""
         for path in self._entries():
@@ -136,6 +140,11 @@ class Checkpoints:
             return Path(tempfile.gettempdir()) / f"{TEMPORARY}{owned_name()}-{kind}"
         folder.mkdir(parents=True, exist_ok=True)
         return folder / f"{kind}-{os.getpid()}"
+
+
+def step_of(path: str) -> int:
+    """The step of a checkpoint's JSON file."""
+    return int(path.removesuffix(".json").rpartition("-")[2])
 
 
 def _save_tensors(values: dict[str, Any], file: Path) -> None:

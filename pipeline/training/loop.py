@@ -206,6 +206,8 @@ class _Run:
             average_running_statistics(self._model, len(batch) / batch.global_size)
             meter.clock.lap("reduce")
         self._loss_scale.unscale(self._optimizer)
+        if self._objects.observer is not None:
+            self._objects.observer.observe(self._model, batch, self._learning_rate(step))
         norm = self._loss_scale.checked(clip_gradient(self._model, training.clip_norm))
         if self._nonfinite.accepts(batch, meter.step_loss, norm):
             meter.add_step(norm)

@@ -11,6 +11,7 @@ import json
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -89,12 +90,7 @@ def execute(
     check(recipe, runner)
     with stoppable() as stop, _tracked_run(work, params or {}, runner.tracking) as run:
         reporter = DriverReporter(work.progress, run, stop)
-        if runner.runner == "process":
-            run_info = run_in_process(recipe, runner, location, reporter)
-        else:
-            from pipeline.training import ray_train
-
-            run_info = ray_train.run(recipe, runner, location, reporter, work.scratch)
+        run_info = run_recipe(recipe, runner, location, reporter, work.scratch)
         last = location.open().newest()
         if last is None or last.step != run_info["steps"]:
             raise WorkError(f"{location.prefix}: the last checkpoint is missing or damaged; run it again")
@@ -141,6 +137,21 @@ def check(recipe: TrainingRecipe, runner: RunnerConfig) -> None:
     if runner.use_gpu == "yes" and not torch.cuda.is_available():
         raise InputError("use_gpu=yes, but torch sees no GPU here; set use_gpu=auto or look at `tutelage doctor`")
     check_device(recipe.training, _device(runner))
+
+
+def run_recipe(
+    recipe: TrainingRecipe, runner: RunnerConfig, location: CheckpointLocation, reporter: DriverReporter, scratch: Path
+) -> dict[str, Any]:
+    """Trains in this process or on Ray Train workers; returns the content of training.json.
+
+    Args:
+        scratch: local folder for Ray Train's own files and for the traceback of a failed worker.
+    """
+    if runner.runner == "process":
+        return run_in_process(recipe, runner, location, reporter)
+    from pipeline.training import ray_train
+
+    return ray_train.run(recipe, runner, location, reporter, scratch)
 
 
 def run_in_process(

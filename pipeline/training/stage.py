@@ -67,6 +67,11 @@ class TrainTeacher:
     name: ClassVar[str] = "train-teacher"
     version: ClassVar[int] = 2
 
+    def recipe(self, config: ClassificationConfig, inputs: Mapping[str, str], store_url: str) -> ClassificationRecipe:
+        """The recipe from the inputs' STAGE/KEY by name."""
+        starts_from = {name: inputs.get(name) for name in ("weights", "columns", "probe")}
+        return ClassificationRecipe(config, store_url, inputs["shards"], **starts_from)
+
     def run(self, config: ClassificationConfig, inputs: Mapping[str, Artifact], work: Workspace) -> Mapping[str, Any]:
         """Fills `work.output` with model/, metrics.jsonl, training.json and, if it was measured, per_class.csv.
 
@@ -82,9 +87,8 @@ class TrainTeacher:
                 StartingHead.open(probe).checked(config, index.label_names, weights).added_to_report(report, config)
             )
         artifact_names = {name: artifact.name for name, artifact in inputs.items()}
-        starts_from = {name: artifact_names.get(name) for name in ("weights", "columns", "probe")}
-        recipe = ClassificationRecipe(config, work.store.storage.url, shards.name, **starts_from)
         params = {**json.loads(canonical_json(config)), **artifact_names}
+        recipe = self.recipe(config, artifact_names, work.store.storage.url)
         result = execute(recipe, config.runner, work, params=params, labels=index.label_names)
         if report is not None:
             write_report(report, work.output)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -84,6 +84,24 @@ class BatchSource(Protocol):
         """Ends the loader's threads and processes."""
 
 
+class StepObserver(Protocol):
+    """Sees every step of a training, and may end it."""
+
+    def observe(self, model: nn.Module, batch: Batch, learning_rate: float) -> None:
+        """Is called on every rank with the whole gradient of the step, before it is clipped.
+
+        Raises:
+            ObservationEnded: on every rank at the same step.
+        """
+
+    def report(self) -> dict[str, Any]:
+        """What was seen: the result of the training, in place of training.json."""
+
+
+class ObservationEnded(Exception):
+    """Raised by a StepObserver that has seen enough."""
+
+
 Evaluate = Callable[[nn.Module], dict[str, float]]
 Refresh = Callable[[nn.Module, int], dict[str, float]]
 
@@ -103,6 +121,7 @@ class TrainingObjects:
             policy.ready_until(); must advance ready_until(), deterministically and equally on every rank.
             Its result is written to metrics.jsonl.
         freeze_batch_norm: whether batch norm keeps its running statistics in training.
+        observer: sees every step; None but in a replay.
     """
 
     model: nn.Module
@@ -112,6 +131,7 @@ class TrainingObjects:
     evaluate: Evaluate | None = None
     refresh: Refresh | None = None
     freeze_batch_norm: bool = False
+    observer: StepObserver | None = None
 
 
 class TrainingRecipe(Protocol):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import time
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,7 +23,7 @@ from pipeline.training.narrow_convolutions import subsample_narrow_convolutions
 from pipeline.training.peak_memory import peak_memory_mb
 from pipeline.training.precision import tf32_as_configured
 from pipeline.training.reporter import Reporter
-from pipeline.training.task import TrainingRecipe
+from pipeline.training.task import ObservationEnded, TrainingRecipe
 
 _log = logging.getLogger("tutelage.training")
 
@@ -61,7 +61,7 @@ def train_recipe(
     if rank == 0 and (note := recipe.training.short_epoch_note(objects.epoch_samples)):
         _log.warning("%s", note)
     started = time.monotonic()
-    with closing(objects.loader), tf32_as_configured(recipe.training):
+    with closing(objects.loader), tf32_as_configured(recipe.training), suppress(ObservationEnded):
         result = fit(
             objects,
             recipe.training,
@@ -71,6 +71,8 @@ def train_recipe(
             checkpoints=location.open(),
             reporter=reporter,
         )
+    if objects.observer is not None:
+        return {**objects.observer.report(), "device": _device_name(device)}
     damaged = len(objects.loader.quarantine) if objects.loader.quarantine is not None else 0
     lost = _sum_over_ranks(objects.loader.lost_processes, world, device)
     cores = max(1, whole_cores() // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
@@ -82,7 +84,7 @@ def train_recipe(
         "seconds_with_evaluation": round(time.monotonic() - started, 2),
         "images_per_s": round(images / max(result.seconds, 1e-9), 1),
         "parameters": sum(parameter.numel() for parameter in objects.model.parameters()),
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
+        "device": _device_name(device),
         "threads": torch.get_num_threads(),
         "peak_memory_mb": peak_memory_mb(device),
         "epoch_samples": objects.epoch_samples,
@@ -94,6 +96,10 @@ def train_recipe(
         **({"damaged_samples": damaged} if damaged else {}),
         **({"lost_decoding_processes": lost} if lost else {}),
     }
+
+
+def _device_name(device: torch.device) -> str:
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
 
 
 def _sum_over_ranks(count: int, world: int, device: torch.device) -> int:
