@@ -12,13 +12,14 @@ import logging
 import os
 import shutil
 import tempfile
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
 
-from pipeline.errors import first_line
+from pipeline.errors import WorkError, first_line
 from pipeline.owners import TEMPORARY, owned_name
 from pipeline.storage import Storage
 from pipeline.storage.sha256 import file_sha256
@@ -63,7 +64,8 @@ class Checkpoints:
         """Writes a checkpoint, which exists once its JSON is written, then removes older ones.
 
         Raises:
-            OSError: the disk is full, or the storage cannot be written; nothing of this checkpoint is left.
+            OSError, WorkError: the disk is full, or the storage cannot be written or does not answer. The checkpoint
+                does not exist; of its tensors nothing is left that counts as one.
         """
         name = f"{self.prefix}/step-{checkpoint.step:09d}"
         aside = self._aside()
@@ -80,9 +82,16 @@ class Checkpoints:
             aside.unlink(missing_ok=True)
         try:
             self.storage.write(f"{name}.json", json.dumps(entry).encode())
-        except OSError:
-            self.storage.delete(f"{name}.pt")
+        except (OSError, WorkError):
+            with suppress(OSError, WorkError):
+                self.storage.delete(f"{name}.pt")
             raise
+        try:
+            self._remove_older()
+        except (OSError, WorkError) as error:
+            _log.warning("%s: older checkpoints remain (%s); the next one removes them", self.prefix, error)
+
+    def _remove_older(self) -> None:
         for path in self._entries()[self.keep :]:
             # The JSON is deleted first: without it the tensors no longer count as a checkpoint.
             self.storage.delete(path)

@@ -6,8 +6,9 @@
 A step waits only for the copy, unless writing takes longer than the interval between checkpoints. Host memory holds one
 copy at a time.
 
-A disk may be full for a while. So a checkpoint that cannot be written is only logged: the training goes on, the
-checkpoint before it remains, and the next one is tried when it is due. The last one must be written, or it is an error.
+A disk may be full for a while, or an S3 server not answer. So a checkpoint that cannot be written is only logged: the
+training goes on, the checkpoint before it remains, and the next one is tried when it is due. The last one must be
+written, or it is an error.
 """
 
 from __future__ import annotations
@@ -28,11 +29,23 @@ from pipeline.training.checkpoint import Checkpoint, Checkpoints
 _log = logging.getLogger("tutelage.training")
 
 
+class UnwrittenError(WorkError):
+    """The storage could not be written: no space left, or no answer."""
+
+    def __init__(self, prefix: str, error: Exception) -> None:
+        self.reason = first_line(error)
+        advice = "make room" if isinstance(error, OSError) else "see that the storage answers"
+        super().__init__(
+            f"{prefix}: the last checkpoint cannot be written ({self.reason}); {advice}, then run it again: it goes on "
+            "from the checkpoint before"
+        )
+
+
 class CheckpointWriter:
     """Writes one checkpoint at a time.
 
-    An OSError of a write is logged by the next call of `start` or `check`, and raised by `wait`. Any other error is a
-    defect, which each of them raises.
+    That the storage cannot be written is logged by the next call of `start` or `check`, and raised by `wait`. Any other
+    error is a defect, or a refusal of the storage such as wrong keys, which each of them raises.
     """
 
     def __init__(self, checkpoints: Checkpoints) -> None:
@@ -56,28 +69,23 @@ class CheckpointWriter:
         """Waits until the started checkpoint, if any, is written.
 
         Raises:
-            WorkError: it cannot be written.
+            UnwrittenError: it cannot be written.
         """
         write, self._write = self._write, None
         if write is not None:
             try:
                 write.result()
-            except OSError as error:
-                raise WorkError(
-                    f"{self._checkpoints.prefix}: the last checkpoint cannot be written ({first_line(error)}); make "
-                    "room, then run it again: it goes on from the checkpoint before"
-                ) from error
+            except (OSError, WorkError) as error:
+                raise UnwrittenError(self._checkpoints.prefix, error) from error
 
     def _finish(self) -> None:
         try:
             self.wait()
-        except WorkError as error:
-            if not isinstance(error.__cause__, OSError):
-                raise
+        except UnwrittenError as error:
             _log.warning(
                 "%s: a checkpoint was not written (%s); the training goes on, and tries again when the next is due",
                 self._checkpoints.prefix,
-                first_line(error.__cause__),
+                error.reason,
             )
 
     @contextmanager

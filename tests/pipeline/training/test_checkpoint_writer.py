@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from pipeline.errors import WorkError
+from infra.local.servers import Keys, weed_mini
+from pipeline.errors import InputError, WorkError
+from pipeline.storage import open_storage, s3_client
 from pipeline.storage.local import LocalStorage
 from pipeline.training.checkpoint import Checkpoint, Checkpoints
 from pipeline.training.checkpoint_writer import CheckpointWriter
@@ -124,3 +126,50 @@ def test_an_error_of_the_training_ends_the_write_and_stays_the_error(storage: Sl
         with pytest.raises(ValueError, match="of the training"):
             train(CheckpointWriter(checkpoints))
     assert Checkpoints(storage, "here").newest() is not None
+
+
+@pytest.mark.servers
+def test_an_s3_server_that_is_away_at_a_checkpoint_does_not_end_a_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(s3_client, "REQUEST_TIME_LIMIT_S", 2.0)  # else a request is tried for 45 s
+    keys = Keys("tester", "of-checkpoints")
+    with weed_mini(tmp_path / "weed", keys, buckets=["tutelage-tests"]) as server:
+        for name, value in (
+            ("ENDPOINT_URL", server.url),
+            ("ACCESS_KEY_ID", keys.access),
+            ("SECRET_ACCESS_KEY", keys.secret),
+        ):
+            monkeypatch.setenv(f"AWS_{name}", value)
+        monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+        checkpoints = Checkpoints(open_storage("s3://tutelage-tests/run"), "here")
+        writer = CheckpointWriter(checkpoints)
+        writer.start(state(1.0))
+        writer.wait()
+    # The server is down.
+    writer.start(state(2.0))
+    writer.start(state(3.0))
+    assert caplog.text.count("here: a checkpoint was not written") == 1
+    assert "no answer from" in caplog.text
+    with pytest.raises(WorkError, match=r"the last checkpoint cannot be written .* see that the storage answers"):
+        writer.wait()
+    port = int(server.url.rpartition(":")[2])
+    with weed_mini(tmp_path / "weed", keys, buckets=["tutelage-tests"], port=port):
+        writer.start(state(4.0))
+        writer.wait()
+        assert checkpoints.steps() == [4, 1]
+        newest = checkpoints.newest()
+        assert newest is not None
+        assert torch.equal(newest.tensors["model"]["weight"], torch.full((3,), 4.0))
+
+
+class RefusingStorage(LocalStorage):
+    def upload(self, local: Path, path: str) -> None:
+        raise InputError("wrong keys")
+
+
+def test_a_storage_that_refuses_the_keys_ends_the_training(tmp_path: Path) -> None:
+    writer = CheckpointWriter(Checkpoints(RefusingStorage(tmp_path), "here"))
+    writer.start(state())
+    with pytest.raises(InputError, match="wrong keys"):
+        writer.start(state(2.0))
