@@ -12,7 +12,9 @@ from PIL import Image
 
 from pipeline.artifacts import Artifact, ArtifactStore
 from pipeline.counter_rng import generator
+from pipeline.loading import decode_processes
 from pipeline.sharding.format.index import SampleIndex, SampleRow, content_hash
+from tests.forked import fork_decoding_process
 from tests.small_shards import SmallShards, index_of
 
 SAMPLES = 60
@@ -68,6 +70,12 @@ def build_shards(store: ArtifactStore, folder: Path) -> Shards:
         "shard-dataset", "0123456789abcdef0123", folder, config={}, inputs={}, summary={}, seconds=0.0, origin={}
     )
     return Shards(artifact, SampleIndex.open(artifact), pictures)
+
+
+@pytest.fixture
+def forked_decoding(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Starts decoding processes within milliseconds."""
+    monkeypatch.setattr(decode_processes, "_start_process", fork_decoding_process)
 
 
 @pytest.fixture(scope="session")

@@ -100,6 +100,7 @@ def test_processes_wait_for_the_next_batches_unless_some_are_left_and_a_lost_one
     loader.close()
 
 
+@pytest.mark.usefixtures("forked_decoding")
 def test_batches_of_any_size_are_those_of_threads_and_nobody_need_close_their_loader(shards: Any) -> None:
     changed = {"augment": ONLY_CROPS, "copies": 2, "image_size_schedule": ImageSizeSchedule(16, (32, 24), 5 * 28)}
     loader = loader_of(shards, processes=2, threads=1, **changed)
@@ -110,6 +111,7 @@ def test_batches_of_any_size_are_those_of_threads_and_nobody_need_close_their_lo
     assert [process.returncode for process in processes] == [0, 0]
 
 
+@pytest.mark.usefixtures("forked_decoding")
 def test_damaged_samples_are_left_out_as_by_threads(own_shards: Any) -> None:
     place = own_shards.artifact.path("shards/train-00000.tar")
     data = bytearray(place.read_bytes())
@@ -127,6 +129,7 @@ def test_damaged_samples_are_left_out_as_by_threads(own_shards: Any) -> None:
         list(loader.batches(0, 9))
 
 
+@pytest.mark.usefixtures("forked_decoding")
 def test_an_error_in_a_process_is_the_trainers_with_the_lines_that_led_to_it(own_shards: Any) -> None:
     loader = loader_of(own_shards, processes=1)
     shard = own_shards.artifact.path("shards/train-00001.tar")

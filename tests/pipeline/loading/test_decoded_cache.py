@@ -50,7 +50,7 @@ def files(shards: Any) -> list[Path]:
     return sorted((shards.artifact.cache.parent / "decoded").glob("*.shared"))
 
 
-@pytest.mark.parametrize("options", [{}, {"augment": None}, {"processes": 2, "threads": 1}, {"image_size": 60}])
+@pytest.mark.parametrize("options", [{}, {"augment": None}, {"image_size": 60}])
 def test_batches_have_the_same_bits_with_and_without(shards: Any, options: dict[str, Any]) -> None:
     assert torch.equal(images_of(shards, **options), images_of(shards, keep=0, **options))
 
@@ -76,15 +76,19 @@ def test_after_one_epoch_nothing_is_read(own_shards: Any, shards: Any) -> None:
     kept.close()
 
 
-def test_decoding_processes_fill_the_cache_of_the_training_process(own_shards: Any) -> None:
+@pytest.mark.usefixtures("forked_decoding")
+def test_decoding_processes_fill_the_cache_of_the_training_process_with_the_same_bits(own_shards: Any) -> None:
     reader = SampleReader(own_shards.artifact, own_shards.index)
     policy = Shuffled(own_shards.index.rows("train"), BATCH, seed=1)
     config = LoaderConfig(augment=AUGMENT, processes=2, threads=1)
     loader = build_loader(config, reader, own_shards.index, policy, image_size=24, seed=5, samples=60)
-    assert len(list(loader.batches(0, 5))) == 5
-    loader.close()
+    loaded = loader.batches(0, STEPS)
+    images = [next(loaded).images for _ in range(5)]
     assert reader.decoded_cache is not None
     assert len(reader.decoded_cache.missing(np.arange(60))) == 0
+    images += [batch.images for batch in loaded]
+    loader.close()
+    assert torch.equal(torch.stack(images), images_of(own_shards, keep=0))
 
 
 def test_a_resumed_training_gets_the_same_batches(shards: Any) -> None:
