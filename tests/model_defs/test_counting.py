@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from functools import cache
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -86,10 +88,13 @@ def test_a_dual_encoder_costs_both_of_its_towers() -> None:
     assert pair == image + 128 * 512 + text
 
 
+table = cache(layer_table)
+
+
 @pytest.mark.parametrize("depth", range(6))
 @pytest.mark.parametrize("name", ["vit_micro", "resnet_small", "clip"])
 def test_the_rows_of_any_depth_are_the_whole_model(name: str, depth: int) -> None:
-    rows = layer_table(name)
+    rows = table(name)
     shown = rows_at(rows, depth)
     assert sum(row.macs for row in shown) == rows[0].macs
     assert sum(row.parameters for row in shown) == rows[0].parameters

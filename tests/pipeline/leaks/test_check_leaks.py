@@ -38,7 +38,7 @@ def check(store: ArtifactStore) -> Check:
     return run
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def clean(photo: Photo, encode: Encode) -> list[tuple[Any, ...]]:
     """30 training, 10 validation and 20 test images, all different."""
     splits = ["train"] * 30 + ["val"] * 10 + ["test"] * 20
