@@ -77,7 +77,7 @@ def test_a_server_that_gives_no_answer_is_refused_in_time(answer: Any, serve: Se
     problem = http_problem(f"http://{address}/health", within_s=1)
     assert problem is not None
     assert "\n" not in problem
-    assert time.monotonic() - started < 2
+    assert time.monotonic() - started < 10, "it answers for 30 s"
 
 
 @pytest.fixture
@@ -97,7 +97,7 @@ def test_a_host_that_drops_packets_is_refused_in_time(drops: int) -> None:
     started = time.monotonic()
     assert tcp_problem("127.0.0.1", drops, within_s=0.5) == "nobody answers (waited 0.5 s)"
     assert http_problem(f"http://127.0.0.1:{drops}/health", within_s=0.5) == "nobody answers (waited 0.5 s)"
-    assert time.monotonic() - started < 2
+    assert time.monotonic() - started < 10, "a kernel gives up after minutes"
 
 
 @pytest.mark.parametrize("host", ["no-such-host.invalid", "with space", "", "a" * 70, "[::"])

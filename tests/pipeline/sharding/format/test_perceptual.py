@@ -38,9 +38,9 @@ def test_the_cost_does_not_grow_with_the_square() -> None:
     rng = np.random.default_rng(0)
     hashes = np.unique(rng.integers(0, 2**64, 200_000, dtype=np.uint64))
     hashes[1::1000] = hashes[::1000] ^ np.uint64(1 << 63 | 1 << 31 | 1)
-    started = time.perf_counter()
+    started = time.process_time()
     left, right = near_pairs(hashes, 3)
-    assert time.perf_counter() - started < 20
+    assert time.process_time() - started < 20
     assert set(zip(range(0, 199_000, 1000), range(1, 199_001, 1000), strict=True)) <= set(
         zip(left.tolist(), right.tolist(), strict=True)
     )
@@ -81,6 +81,6 @@ def test_a_white_margin_costs_little() -> None:
     """Half of the bits of pictures on white are 0; blocks that were runs of bits would agree in all pairs: 2e9."""
     rng = np.random.default_rng(0)
     hashes = np.unique(rng.integers(0, 2**64, 60_000, dtype=np.uint64) & np.uint64(0x000000FFFFFFFF00))
-    started = time.perf_counter()
+    started = time.process_time()
     near_pairs(hashes, 3)
-    assert time.perf_counter() - started < 5
+    assert time.process_time() - started < 5
