@@ -34,7 +34,7 @@ test-slow: .venv/.dev
 
 # Large nets against their references, compiled nets, one more kill: for CI, and for changes of these.
 test-heavy: .venv/.dev
-	$(PYTEST) -m heavy
+	$(PYTEST) -m heavy $$(grep -rlE 'mark\.heavy\b' tests --include='test_*.py')
 
 # Training, loading and the models on one NVIDIA GPU, compared with the CPU; without a GPU all tests are skipped.
 test-gpu: .venv/.dev
