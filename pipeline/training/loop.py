@@ -158,6 +158,11 @@ class _Run:
         self._saved_at, self._reported_at = time.monotonic(), 0.0
 
     def train(self) -> FitResult:
+        with self._reporter.heartbeats(lambda: self._meter.clock.position(self._state.step)):
+            self._train()
+        return self._result()
+
+    def _train(self) -> None:
         state, policy = self._state, self._loader.policy
         if state.step == 0:
             self._before_the_first_step()
@@ -167,7 +172,6 @@ class _Run:
                 self._record(self._refreshed())
             limit = policy.ready_until()
             self._train_until(self._total if limit is None else min(self._total, limit))
-        return self._result()
 
     def _before_the_first_step(self) -> None:
         if self._early_stopping is not None and not self._state.metric_rows:

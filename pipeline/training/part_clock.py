@@ -15,10 +15,21 @@ import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
+from pipeline.training.heartbeat import Position
+
 COMPUTED = ("forward_backward", "reduce", "optimizer")
 """Parts of a step that the device computes."""
 PARTS = ("data_wait", *COMPUTED, "first_batch", "evaluation", "checkpoint")
 """All parts; first_batch is the wait for the first batch of a loader, which has nothing prepared yet."""
+_AFTER = {
+    "first_batch": "forward_backward",
+    "data_wait": "forward_backward",
+    "forward_backward": "reduce",
+    "reduce": "optimizer",
+    "optimizer": "between steps",
+}
+_WORDS = {"data_wait": "waiting for data", "forward_backward": "forward and backward pass"}
+_ORDER = ("data_wait", *COMPUTED, "between steps")
 
 
 class PartClock:
@@ -35,16 +46,25 @@ class PartClock:
         self._events: list[tuple[str | None, torch.cuda.Event]] = []
         self._step_began = self._mark
         self._steps: list[float] = []
+        self._current, self._started = "between steps", 0
 
     def start(self) -> None:
         """Starts a step here; the time since the last lap belongs to none."""
         self._mark = self._step_began = perf_counter()
+        self._current, self._started = "data_wait", self._started + 1
+
+    def position(self, step: int) -> Position:
+        """Where the training is now; another thread may ask."""
+        current, started = self._current, self._started
+        order = _ORDER.index(current) if current in _ORDER else len(_ORDER) - 1
+        return Position(step, started, order, _WORDS.get(current, current))
 
     def lap(self, part: str) -> None:
         """Ends a part, which began at the last lap or start."""
         now = perf_counter()
         self._seconds[part] += now - self._mark
         self._mark = now
+        self._current = _AFTER[part]
         if part == "optimizer":
             self._steps.append(now - self._step_began)
         if self._device.type == "cuda":
@@ -55,8 +75,10 @@ class PartClock:
     @contextmanager
     def timed(self, part: str) -> Iterator[None]:
         """Adds the time of the block, which is outside of steps."""
-        began = perf_counter()
+        began, before = perf_counter(), self._current
+        self._current = part
         yield
+        self._current = before
         self._seconds[part] += perf_counter() - began
 
     def take(self) -> dict[str, float]:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any, Protocol
 
 from pipeline.progress import Progress
+from pipeline.training.heartbeat import Position
 from pipeline.training.interruption import StopRequest
 
 if TYPE_CHECKING:
@@ -29,6 +32,9 @@ class Reporter(Protocol):
         Every rank calls it at every step.
         """
 
+    def heartbeats(self, position: Callable[[], Position]) -> AbstractContextManager[None]:
+        """Tells where the training of the block is, if someone watches it; every rank calls it."""
+
 
 class NullReporter:
     """A Reporter that discards all reports and requests nothing."""
@@ -44,6 +50,9 @@ class NullReporter:
 
     def checkpoint_requested(self) -> bool:
         return False
+
+    def heartbeats(self, position: Callable[[], Position]) -> AbstractContextManager[None]:
+        return nullcontext()
 
 
 class DriverReporter:
@@ -70,3 +79,6 @@ class DriverReporter:
 
     def checkpoint_requested(self) -> bool:
         return False
+
+    def heartbeats(self, position: Callable[[], Position]) -> AbstractContextManager[None]:
+        return nullcontext()

@@ -158,6 +158,14 @@ class TrainingConfig(Config):
         ge=1,
         description="Number of steps between checkpoints, in addition to checkpoint_every_s. null: by time only.",
     )
+    hang_timeout_s: float = unkeyed(
+        50.0,
+        gt=0,
+        le=86_400,
+        description="With several workers on Ray: number of seconds that the others may wait for one in a step. Then "
+        "it is named with its stack, and the workers are replaced as lost ones are (runner.max_failures). The first "
+        "step, evaluations and checkpoints may take ten times as long.",
+    )
     checkpoint_every_s: float = unkeyed(60.0, gt=0, description="Number of seconds between checkpoints.")
 
     @model_validator(mode="after")

@@ -17,6 +17,7 @@ from pipeline.machine import whole_cores
 from pipeline.ray_cluster.address import check_cluster, cluster_address
 from pipeline.ray_cluster.folder import parent_folder
 from pipeline.ray_cluster.session import Session, last_line, shutdown, start
+from pipeline.training.hang_watch import HangWatch
 from pipeline.training.interruption import StoppedError
 from pipeline.training.placement import worker_resources
 from pipeline.training.ray_train.allocator import allocator_variables
@@ -58,7 +59,7 @@ def run(
                     with session.in_use():
                         return _fit(session, recipe, runner, location, reporter, scratch)
                 except WorkersLostError as error:
-                    if isinstance(error, RayLostError):
+                    if isinstance(error, RayLostError | WorkerHungError):
                         shutdown()
                     _log.warning("%s (attempt %d of %d)", error, attempt + 1, runner.max_failures + 1)
                     lost = error
@@ -114,6 +115,10 @@ class WorkersLostError(Exception):
 
 class RayLostError(WorkersLostError):
     """Ray itself does not answer; it must be ended, so that the next attempt starts it again."""
+
+
+class WorkerHungError(WorkersLostError):
+    """A worker does not move on, and the others wait for it; Ray is ended, since the worker may not end by itself."""
 
 
 def _stop_check(reporter: DriverReporter) -> Callable[[], None]:
@@ -201,12 +206,13 @@ def _fit(
     thread = threading.Thread(target=fit, name="ray-train-fit", daemon=True)
     reporter.note(f"starting {counted(runner.workers, 'worker')}")
     thread.start()
-    outcome = _Outcome(reporter)
+    outcome = _Outcome(reporter, HangWatch(runner.workers, recipe.training.hang_timeout_s))
     requested_at: float | None = None
     try:
         while thread.is_alive():
             thread.join(_POLL_EVERY_S)
             outcome.update(_read_messages(channel, training_id))
+            outcome.check_hung(scratch)
             if requested_at is None and reporter.stop_requested():
                 requested_at = time.monotonic()
                 # If the group can write a checkpoint, it ends by itself.
@@ -248,7 +254,8 @@ def _read_messages(channel: Any, training_id: str) -> list[tuple[str, Any]]:
 class _Outcome:
     """The state of a training, from the messages of its workers so far."""
 
-    def __init__(self, reporter: DriverReporter) -> None:
+    def __init__(self, reporter: DriverReporter, watch: HangWatch) -> None:
+        self._watch = watch
         self.run_info: dict[str, Any] | None = None
         self.has_stepped = False  # a step was done, so that there is something to save
         self.failure: TutelageError | None = None
@@ -260,12 +267,22 @@ class _Outcome:
             if kind == "progress":
                 self.has_stepped = True
                 self._reporter.progress(value["step"], value["total"], value["numbers"])
+            elif kind == "heartbeat":
+                self._watch.add(value, time.monotonic())
             elif kind == "row":
                 self._reporter.row(value)
             elif kind == "run_info":
                 self.run_info = value
             elif kind == "failure" and self.failure is None:
                 self.failure, self.trace = value
+
+    def check_hung(self, scratch: Path) -> None:
+        """Raises WorkerHungError if the other workers wait for one; its stack is in worker.log."""
+        hung = self._watch.hung(time.monotonic())
+        if hung is not None:
+            sentence, stack = hung
+            (scratch / "worker.log").write_text(f"{sentence}\n{stack}")
+            raise WorkerHungError(sentence)
 
 
 def _result(outcome: _Outcome, error: BaseException | None, scratch: Path) -> dict[str, Any]:

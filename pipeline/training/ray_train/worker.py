@@ -6,10 +6,14 @@ The Channel is an actor (pipeline.ray_cluster.session) that stores a worker's me
 from __future__ import annotations
 
 import traceback
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 from pipeline.errors import TutelageError, WorkError
+from pipeline.training.heartbeat import Heartbeat, Position, heartbeats
 
+HEARTBEAT_EVERY_S = 5.0
 _PREEMPTION_EVERY_STEPS = 20  # a check costs 2.9 ms, and every rank must check equally often
 
 
@@ -31,9 +35,10 @@ def train_on_worker(config: dict[str, Any]) -> None:
     context = ray.train.get_context()
     rank, world = context.get_world_rank(), context.get_world_size()
     torch.set_num_threads(config["cpus"])
-    reporter = ChannelReporter(config["channel"], config["training"], preemptible=config["preemptible"])
+    reporter = ChannelReporter(config["channel"], config["training"], rank, world, preemptible=config["preemptible"])
     try:
         recipe, location = cloudpickle.loads(config["recipe"])
+        reporter.heartbeat_every_s = min(HEARTBEAT_EVERY_S, recipe.training.hang_timeout_s / 4)
         run_info = train_recipe(recipe, ray.train.torch.get_device(), rank, world, location, reporter)
     except BaseException as error:
         # A lost peer causes a RuntimeError in a collective: Ray handles that, it is not a failure of the training.
@@ -50,9 +55,12 @@ class ChannelReporter:
 
     Args:
         training_id: the id of its messages.
+        world: number of workers; a single one sends no heartbeats, because none waits for it.
     """
 
-    def __init__(self, channel: Any, training_id: str, *, preemptible: bool) -> None:
+    def __init__(self, channel: Any, training_id: str, rank: int, world: int, *, preemptible: bool) -> None:
+        self._rank, self._world = rank, world
+        self.heartbeat_every_s = HEARTBEAT_EVERY_S
         self._channel = channel
         self._training_id = training_id
         self._preemptible = preemptible
@@ -80,6 +88,12 @@ class ChannelReporter:
 
     def row(self, row: dict[str, Any]) -> None:
         self._channel.post.remote(self._training_id, "row", row)
+
+    def heartbeats(self, position: Callable[[], Position]) -> AbstractContextManager[None]:
+        def send(beat: Heartbeat) -> None:
+            self._channel.post.remote(self._training_id, "heartbeat", beat)
+
+        return heartbeats(self._rank, position, send, self.heartbeat_every_s) if self._world > 1 else nullcontext()
 
     def stop_requested(self) -> bool:
         return self._stop
