@@ -14,8 +14,8 @@ from torch import Tensor, nn
 def first_nonfinite_module(model: nn.Module) -> Iterator[list[str]]:
     """Watches the forward passes of the block; the list then has that module's name and class, or nothing.
 
-    Modules end in the order in which their outputs exist, so the first one is also the innermost. Compiled blocks are not
-    watched: hooks would compile them anew, with other roundings.
+    Modules end in the order in which their outputs exist, so the first one is also the innermost. Compiled blocks are
+    not watched: hooks would compile them anew, with other roundings.
     """
     found: list[str] = []
 
