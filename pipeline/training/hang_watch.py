@@ -7,6 +7,7 @@ Workers train in lockstep: each step, each waits for the gradients of the others
     apart       all are in the same part, the others wait for each other there, and it does something else
 
 A first step compiles, and evaluations and checkpoints take as long as they do: there a worker has ten times the limit.
+Where steps are long, so is the limit: three times the longest part of a step so far.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from pipeline.counted import counted
 from pipeline.training.heartbeat import Heartbeat
 
 _PATIENCE = 10
+_OF_LONGEST_PART = 3
 _OUTSIDE_OF_STEPS = ("evaluation", "checkpoint", "between steps")
 
 
@@ -39,12 +41,17 @@ class HangWatch:
         self._world = world
         self._limit_s = limit_s
         self._seen: dict[int, _Seen] = {}
+        self._longest_s = 0.0  # that a worker stood in a part of a step and then moved on
 
     def add(self, beat: Heartbeat, now: float) -> None:
         """Adds a heartbeat received at `now`, in seconds of a monotonic clock."""
         before = self._seen.get(beat.rank)
-        moved = before.moved if before is not None and before.beat.position == beat.position else now
-        self._seen[beat.rank] = _Seen(beat, now, moved)
+        if before is not None and before.beat.position == beat.position:
+            self._seen[beat.rank] = _Seen(beat, now, before.moved)
+            return
+        if before is not None and not _is_patient(before.beat):
+            self._longest_s = max(self._longest_s, now - before.moved)
+        self._seen[beat.rank] = _Seen(beat, now, now)
 
     def hung(self, now: float) -> tuple[str, str] | None:
         """The worker that hangs, in a sentence, and its stack or "" if it said none; None: none hangs."""
@@ -70,9 +77,7 @@ class HangWatch:
         return apart[0] if 0 < len(apart) < len(seen) else None
 
     def _limit(self, one: _Seen) -> float:
-        position = one.beat.position
-        patient = position.started <= 1 or position.part in _OUTSIDE_OF_STEPS
-        return self._limit_s * (_PATIENCE if patient else 1)
+        return max(self._limit_s * (_PATIENCE if _is_patient(one.beat) else 1), _OF_LONGEST_PART * self._longest_s)
 
     def _described(self, one: _Seen, seconds: float, why: str) -> str:
         beat = one.beat
@@ -82,3 +87,8 @@ class HangWatch:
             f"rank {beat.rank} of {counted(self._world, 'worker')} hangs on {beat.host} in step "
             f"{beat.position.step:,}, {beat.position.part}, for {seconds:.0f} s: {why} (training.hang_timeout_s){where}"
         )
+
+
+def _is_patient(beat: Heartbeat) -> bool:
+    """Whether the worker may take ten times the limit where it is."""
+    return beat.position.started <= 1 or beat.position.part in _OUTSIDE_OF_STEPS

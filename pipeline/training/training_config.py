@@ -164,7 +164,8 @@ class TrainingConfig(Config):
         le=86_400,
         description="With several workers on Ray: number of seconds that the others may wait for one in a step. Then "
         "it is named with its stack, and the workers are replaced as lost ones are (runner.max_failures). The first "
-        "step, evaluations and checkpoints may take ten times as long.",
+        "step, evaluations and checkpoints may take ten times as long; where steps are long, the limit is three times "
+        "the longest part of a step.",
     )
     checkpoint_every_s: float = unkeyed(60.0, gt=0, description="Number of seconds between checkpoints.")
 

@@ -6,7 +6,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -83,6 +83,23 @@ def test_slow_workers_are_not_named() -> None:
     assert watch_after(11 * LIMIT, *saving) is not None
 
 
+def test_where_steps_are_long_the_limit_is_too() -> None:
+    watch = HangWatch(2, LIMIT)
+    for now, step in ((0.0, 8), (40.0, 9)):  # 40 s in a part of step 8
+        watch.add(beat(0, step, PASS, waits=True), now)
+        watch.add(beat(1, step, PASS), now)
+
+    def stood(seconds: float) -> tuple[str, str] | None:
+        for rank in range(2):
+            watch.add(beat(rank, 9, PASS, waits=rank == 0), 40.0 + seconds)
+        return watch.hung(40.0 + seconds)
+
+    assert stood(119.0) is None
+    found = stood(121.0)
+    assert found is not None
+    assert "rank 1 of 2 workers" in found[0]
+
+
 def test_nothing_is_named_while_a_worker_moves_or_after_one_has_ended() -> None:
     watch = HangWatch(2, LIMIT)
     for step in range(100):
@@ -137,7 +154,7 @@ class StuckRecipe(ClassificationRecipe):
         (Path(self.folder) / f"pid-{rank}").write_text(str(os.getpid()))
         batches = objects.loader.batches
 
-        def stuck(start_step: int, stop_step: int) -> Iterator[Batch]:
+        def stuck(start_step: int, stop_step: int) -> Generator[Batch]:
             for batch in batches(start_step, stop_step):
                 if self.sleeps and rank == 1 and batch.step == 4:
                     time.sleep(600)
@@ -156,7 +173,7 @@ def test_a_worker_that_hangs_ends_the_run_with_its_name(
     tmp_path: Path,
     cause: str,
 ) -> None:
-    config = small_config(steps=100_000, hang_timeout_s=3)
+    config = small_config(steps=100_000, hang_timeout_s=8)
     recipe = StuckRecipe(config, store.storage.url, digits.name, folder=str(tmp_path), sleeps=cause == "sleep")
 
     def progress(*, step: int = 0, **numbers: Any) -> None:
