@@ -8,11 +8,17 @@ its step. The number for a text (a key, a caption, a content group) is its hash:
 from __future__ import annotations
 
 import hashlib
+import sys
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+_WORD = 2**64 - 1
+# Of Philox4x64 (Salmon 2011): the multipliers of a round, and what is added to the key after it.
+_PHILOX_FACTORS = 0xD2E7470EE14C6C93, 0xCA5A826395121157
+_PHILOX_STEPS = 0x9E3779B97F4A7C15, 0xBB67AE8584CAA73B
+_PHILOX_ROUNDS = 10
 _MIX_1 = np.uint64(0xBF58476D1CE4E5B9)
 _MIX_2 = np.uint64(0x94D049BB133111EB)
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
@@ -26,9 +32,24 @@ def generator(seed: int, purpose: str, *counters: int) -> np.random.Generator:
         purpose: a word that distinguishes uses of the same counters, e.g. "order".
         counters: e.g. epoch, step or node.
     """
-    text = f"{seed}/{purpose}/" + "/".join(str(int(counter)) for counter in counters)
-    key = np.frombuffer(hashlib.blake2b(text.encode(), digest_size=16).digest(), dtype=np.uint64)
+    key = np.frombuffer(_key(seed, purpose, counters), dtype=np.uint64)
     return np.random.Generator(np.random.Philox(key=key))
+
+
+def integer(seed: int, purpose: str, *counters: int) -> int:
+    """The first `integers(0, 2**63)` of `generator`, in a fifth of its time: NumPy takes 40 us to make a Philox.
+
+    Its first number is the upper 63 bits of the first word of the first block, whose counter is 1.
+    """
+    key = _key(seed, purpose, counters)
+    first_key, second_key = int.from_bytes(key[:8], sys.byteorder), int.from_bytes(key[8:], sys.byteorder)
+    first, second, third, fourth = 1, 0, 0, 0
+    for _ in range(_PHILOX_ROUNDS):
+        low, high = _PHILOX_FACTORS[0] * first, _PHILOX_FACTORS[1] * third
+        first, second = (high >> 64) ^ second ^ first_key, high & _WORD
+        third, fourth = (low >> 64) ^ fourth ^ second_key, low & _WORD
+        first_key, second_key = (first_key + _PHILOX_STEPS[0]) & _WORD, (second_key + _PHILOX_STEPS[1]) & _WORD
+    return first >> 1
 
 
 def uniforms(seed: int, purpose: str, epoch: int, ids: NDArray[np.int64], columns: int) -> NDArray[np.float64]:
@@ -36,7 +57,7 @@ def uniforms(seed: int, purpose: str, epoch: int, ids: NDArray[np.int64], column
 
     Source: SplitMix64's output function (Steele, Lea, Flood 2014) over a keyed counter.
     """
-    base = np.uint64(int(generator(seed, purpose, epoch).integers(0, 2**63)))
+    base = np.uint64(integer(seed, purpose, epoch))
     with np.errstate(over="ignore"):
         keyed = _mix(ids.astype(np.uint64) * _GOLDEN + base)
         cells = keyed[:, None] + np.arange(1, columns + 1, dtype=np.uint64)[None, :] * _GOLDEN
@@ -58,6 +79,11 @@ def text_hash(text: str, *, digest_bytes: int = 64, byteorder: Literal["big", "l
     """
     digest = hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=digest_bytes).digest()
     return int.from_bytes(digest[:8], byteorder)
+
+
+def _key(seed: int, purpose: str, counters: tuple[int, ...]) -> bytes:
+    text = f"{seed}/{purpose}/" + "/".join(str(int(counter)) for counter in counters)
+    return hashlib.blake2b(text.encode(), digest_size=16).digest()
 
 
 def _mix(x: NDArray[np.uint64]) -> NDArray[np.uint64]:

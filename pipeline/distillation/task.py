@@ -15,7 +15,7 @@ from pipeline.loading.batch import Batch
 from pipeline.preprocessing import Preprocessing
 from pipeline.training.classification import (
     accuracy,
-    auxiliary_loss,
+    add_auxiliary_loss,
     mix_batch,
     mixed_accuracy,
     mixed_cross_entropy,
@@ -67,11 +67,11 @@ class Distillation:
         pixels, labels, mixing_weights = mix_batch(batch, self.mixing, self.seed, self.mixed_steps)
         teacher_logits = self.teacher.batch_logits(batch, pixels, mixing_weights)
         outputs = model(self.preprocessing.normalise(pixels))
-        extra_loss = auxiliary_loss(outputs, labels, mixing_weights, self.label_loss)
-        outputs = without_auxiliary(outputs)
-        class_logits, distillation_logits = outputs if self.loss.method == "token" else (outputs, outputs)
+        main = without_auxiliary(outputs)
+        class_logits, distillation_logits = main if self.loss.method == "token" else (main, main)
         label_loss = self.label_loss(class_logits, labels, mixing_weights)
-        loss = distillation_loss(label_loss, distillation_logits, teacher_logits, self.loss) + extra_loss
+        loss = distillation_loss(label_loss, distillation_logits, teacher_logits, self.loss)
+        loss = add_auxiliary_loss(loss, outputs, labels, mixing_weights, self.label_loss)
         metrics = {
             "accuracy": mixed_accuracy(class_logits, labels, mixing_weights),
             "agreement": accuracy(distillation_logits, teacher_logits.argmax(dim=-1)),

@@ -64,14 +64,13 @@ class Classification:
     def training_step(self, model: nn.Module, batch: Batch) -> StepOutput:
         pixels, labels, mixing_weights = mix_batch(batch, self.mixing, self.seed, self.mixed_steps)
         outputs = model(self.preprocessing.normalise(pixels))
-        extra_loss = auxiliary_loss(outputs, labels, mixing_weights, self.label_loss)
-        outputs = without_auxiliary(outputs)
+        main = without_auxiliary(outputs)
         # A distilled DeiT without a teacher: both heads are trained on the label.
-        heads = outputs if isinstance(outputs, tuple) else (outputs,)
+        heads = main if isinstance(main, tuple) else (main,)
         losses = [self.label_loss(head, labels, mixing_weights) for head in heads]
-        return StepOutput(
-            torch.stack(losses).mean() + extra_loss, {"accuracy": mixed_accuracy(heads[0], labels, mixing_weights)}
-        )
+        loss = losses[0] if len(losses) == 1 else torch.stack(losses).mean()
+        loss = add_auxiliary_loss(loss, outputs, labels, mixing_weights, self.label_loss)
+        return StepOutput(loss, {"accuracy": mixed_accuracy(heads[0], labels, mixing_weights)})
 
 
 def mix_batch(
@@ -141,10 +140,10 @@ def _cross_entropy_sum(logits: Tensor, labels: Tensor, smoothing: float, class_w
     return (losses * class_weights[labels.clamp(min=0)]).sum()
 
 
-def auxiliary_loss(
-    outputs: Any, labels: list[Tensor], mixing_weights: list[float], label_loss: LabelLoss
-) -> Tensor | float:
-    """The weighted sum of the auxiliary heads' losses in nats; 0 for a model without such heads.
+def add_auxiliary_loss(
+    loss: Tensor, outputs: Any, labels: list[Tensor], mixing_weights: list[float], label_loss: LabelLoss
+) -> Tensor:
+    """The loss plus the weighted sum of the auxiliary heads' losses in nats; the loss for a model without such heads.
 
     Args:
         outputs: the model's output in training mode.
@@ -152,9 +151,9 @@ def auxiliary_loss(
         label_loss: the loss of one head's logits.
     """
     if not isinstance(outputs, AuxiliaryLogits):
-        return 0.0
+        return loss
     losses = [label_loss(logits, labels, mixing_weights) for logits in outputs.auxiliary]
-    return outputs.weight * torch.stack(losses).sum()
+    return loss + outputs.weight * torch.stack(losses).sum()
 
 
 def without_auxiliary(outputs: Any) -> Any:
@@ -176,5 +175,7 @@ def mixed_accuracy(logits: Tensor, labels: list[Tensor], mixing_weights: list[fl
         labels, mixing_weights: as in `mixed_cross_entropy`.
     Source: the training accuracy of the code for Zhang 2018 (mixup-cifar10).
     """
+    if len(labels) == 1:
+        return accuracy(logits, labels[0])
     fractions = [weight * accuracy(logits, label) for label, weight in zip(labels, mixing_weights, strict=True)]
     return torch.stack(fractions).sum()

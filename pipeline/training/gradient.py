@@ -19,7 +19,7 @@ from pipeline.training.training_config import TrainingConfig
 
 def seed_torch(seed: int, step: int, rank: int, device: torch.device) -> None:
     """Seeds torch's generators of the CPU and of `device`, so that a resumed run draws the same numbers in a step."""
-    step_seed = int(counter_rng.generator(seed, "step", step, rank).integers(0, 2**63))
+    step_seed = counter_rng.integer(seed, "step", step, rank)
     # torch.manual_seed asks each kind of device for its generators, which takes 0.1 to 0.3 ms.
     torch.default_generator.manual_seed(step_seed)
     if device.type == "cuda":
@@ -44,14 +44,16 @@ def backward(
         with model.no_sync() if local_only else nullcontext():  # type: ignore[operator]
             with autocast(training, batch.images.device):
                 output = task.training_step(model, micro_batch)
-            loss_scale.scaled(output.loss * (samples * world / batch.global_size)).backward()
+            share = samples * world / batch.global_size
+            loss = output.loss if share == 1 else output.loss * share
+            loss_scale.scaled(loss).backward()
         meter.add_output(output, samples)
 
 
 def clip_gradient(model: nn.Module, clip_norm: float | None) -> torch.Tensor:
     """Clips the gradient; returns its norm before clipping."""
-    gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
-    norm = nn.utils.get_total_norm(gradients)
+    parameters = list(model.parameters())  # once: this walks through all modules
+    norm = nn.utils.get_total_norm([parameter.grad for parameter in parameters if parameter.grad is not None])
     if clip_norm is not None:
-        nn.utils.clip_grads_with_norm_(model.parameters(), clip_norm, norm)
+        nn.utils.clip_grads_with_norm_(parameters, clip_norm, norm)
     return norm

@@ -130,7 +130,10 @@ class Meter:
         times = self._take_times()
         names = sorted(self._sums)
         totals = [*times.values(), *(self._sums[name] for name in names), float(self._samples)]
-        sums = torch.stack([torch.as_tensor(total, dtype=torch.float64, device=self._device) for total in totals])
+        if self._device.type == "cpu":  # all are floats
+            sums = torch.tensor(totals, dtype=torch.float64)
+        else:
+            sums = torch.stack([torch.as_tensor(total, dtype=torch.float64, device=self._device) for total in totals])
         if self._world > 1:
             dist.all_reduce(sums)
         summed: list[float] = sums.tolist()

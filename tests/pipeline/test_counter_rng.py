@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from pipeline.counter_rng import generator, text_hash, uniforms
+from pipeline.counter_rng import generator, integer, text_hash, uniforms
 
 IDS = arrays.arrays(np.int64, st.integers(0, 40), elements=st.integers(0, 2**62))
 
@@ -77,6 +77,11 @@ def test_a_generator_is_drawn_again_from_its_place():
         ]
     }
     assert len(draws) == 8
+
+
+@given(st.integers(0, 2**64), st.text(), st.lists(st.integers(0, 2**40), max_size=3))
+def test_an_integer_is_the_first_of_its_generator(seed, purpose, counters):
+    assert integer(seed, purpose, *counters) == int(generator(seed, purpose, *counters).integers(0, 2**63))
 
 
 def test_the_three_forms_of_a_texts_hash_never_change():
