@@ -2,7 +2,7 @@
 
     pip install lightning timm                       # into the environment of Tutelage; a missing peer is skipped
     python benchmarks/training/step.py               # all models
-    python benchmarks/training/step.py lenet5 --rounds 9
+    python benchmarks/training/step.py lenet5 --rounds 9 --memory kept
 
 All train the same model from the same weights on the same uint8 batches, which are in memory, in float32: normalise,
 forward, cross-entropy with label smoothing, backward, clip, AdamW (fused, the same groups), a cosine schedule per step.
@@ -11,10 +11,16 @@ measured in benchmarks/loading. Beyond what the others do, ours measures accurac
 and gradient norm. The bare loop reads its loss at each step; Lightning runs without logger, checkpoints, progress bar
 and summary; timm's loop is written as in its train.py (AverageMeter, cosine scheduler of timm, clip of timm).
 
-Each contestant is a process of its own, as its allocator's state counts. In each round they run one after the other, in
-rotating order; a round's time is that between the requests of its first and its last batch. CPU is the time of all
-threads of the process. The table has medians over the rounds, and of the ratio ours / peer per round: below 1.00 ours
-is faster. The last column is the same ratio of the wall time. The script checks that all losses after a round agree.
+Each contestant is a process of its own, as its allocator's state counts. It matters more than any loop: glibc returns a
+step's freed activations to the system, and gets them back page by page. A training of ours keeps them
+(pipeline/training/allocator.py), the peers' do not. So all contestants are measured with glibc's own settings
+("returned": the loops' own cost), and then all with ours ("kept").
+
+In each round the contestants run one after the other, in rotating order. A step lasts from the request of its batch to
+that of the next one. A round's time is the mean over the ten steps of a logging period of the fastest at each place in
+it: it includes what logging costs, and little of what other processes do. CPU is the time of all threads of the
+process. The table has medians over the rounds, and of the ratio ours / peer per round: below 1.00 ours is faster. The
+last column is the same ratio of the wall time. The script checks that all losses after a round agree.
 """
 
 from __future__ import annotations
@@ -25,7 +31,7 @@ import math
 import multiprocessing
 import statistics
 import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
@@ -34,7 +40,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from numpy.typing import NDArray
+from resident_batches import Pair, ResidentSource
 from torch import Tensor, nn
 
 from model_defs import create_model
@@ -63,7 +69,7 @@ CASES = (
     Case("resnet50", 128, 3, 8, 3),
 )
 WARM_UP = 2
-Pair = tuple[Tensor, Tensor]
+MEMORY = ("returned", "kept")  # in this order, as glibc's settings cannot all be restored after "kept"
 Clock = tuple[float, float]
 
 
@@ -87,9 +93,10 @@ class Timer:
 
     def seconds(self) -> Clock:
         """Wall and CPU seconds per step."""
-        (wall, cpu), (wall_end, cpu_end) = self.marks[0], self.marks[-1]
-        steps = len(self.marks) - 1
-        return (wall_end - wall) / steps, (cpu_end - cpu) / steps
+        steps = np.diff(np.array(self.marks), axis=0)  # [steps, 2]
+        fastest = [steps[place::LOG_EVERY].min(axis=0) for place in range(min(LOG_EVERY, len(steps)))]
+        wall, cpu = np.mean(fastest, axis=0)
+        return float(wall), float(cpu)
 
 
 def new_model(case: Case) -> nn.Module:
@@ -151,51 +158,11 @@ def bare(case: Case, resident: list[Pair], timer: Timer) -> float:
 
 
 def ours(case: Case, resident: list[Pair], timer: Timer) -> float:
-    from pipeline.loading.batch import Batch
-    from pipeline.loading.loader_facts import LoaderFacts
-    from pipeline.loading.part_times import PartTimes
-    from pipeline.loading.policies.base import SamplingPolicy
-    from pipeline.loading.quarantine import Quarantine
     from pipeline.preprocessing import Preprocessing, per_channel
     from pipeline.training.classification import Classification
     from pipeline.training.loop import fit
     from pipeline.training.task import TrainingObjects
     from pipeline.training.training_config import TrainingConfig
-
-    class Policy:
-        global_batch, version = case.batch, 0
-
-        def batch(self, step: int) -> NDArray[np.int64]:
-            return np.arange(case.batch)
-
-        def epoch(self, step: int) -> int:
-            return 0
-
-        def ready_until(self) -> int | None:
-            return None
-
-        def state(self) -> dict[str, Any]:
-            return {}
-
-        def load_state(self, state: dict[str, Any]) -> None:
-            pass
-
-    class Source:
-        policy: SamplingPolicy = Policy()
-        quarantine: Quarantine | None = None
-        times = PartTimes()
-        lost_processes = 0
-
-        def batches(self, start_step: int, stop_step: int) -> Generator[Batch]:
-            ids = torch.arange(case.batch)
-            for step, (images, labels) in timer.batches(resident):
-                yield Batch(images, ids, labels, ids, None, step, 0, case.batch)
-
-        def facts(self) -> LoaderFacts:
-            return LoaderFacts(threads=0, processes=0, remote=False, side=case.size, stored_side=case.size)
-
-        def close(self) -> None:
-            pass
 
     training = TrainingConfig.model_validate(
         {
@@ -211,7 +178,8 @@ def ours(case: Case, resident: list[Pair], timer: Timer) -> float:
     )
     pixels = per_channel(MEAN, case.channels), per_channel(STD, case.channels)
     task = Classification(Preprocessing(case.size, case.channels, *pixels), smoothing=SMOOTHING)
-    objects = TrainingObjects(new_model(case), task, Source(), epoch_samples=50_000)
+    source = ResidentSource(timer.batches(resident), case.batch, case.size)
+    objects = TrainingObjects(new_model(case), task, source, epoch_samples=50_000)
     result = fit(objects, training, device=CPU)
     if len(timer.marks) > case.steps + 1:
         timer.marks.pop()
@@ -305,19 +273,20 @@ CONTESTANTS: dict[str, tuple[Callable[[Case, list[Pair], Timer], float], str | N
 
 
 def serve(name: str, threads: int, requests: Connection) -> None:
-    """Runs a contestant's rounds in this process: receives cases, answers (wall, cpu, last loss)."""
+    """Runs a contestant's rounds in this process: receives (case, memory), answers (wall, cpu, last loss)."""
     torch.set_num_threads(threads)
     run, resident = CONTESTANTS[name][0], {}
-    while (case := requests.recv()) is not None:
+    while (request := requests.recv()) is not None:
+        case, memory = request
         if case not in resident:
             resident = {case: resident_batches(case)}
         timer = Timer(case)
-        with freed_memory_kept() if name == "ours" else nullcontext():  # as a runner trains
+        with freed_memory_kept() if memory == "kept" else nullcontext():
             loss = run(case, resident[case], timer)
         requests.send((*timer.seconds(), loss))
 
 
-def compare(case: Case, pipes: dict[str, Connection], rounds: int) -> list[str]:
+def compare(case: Case, memory: str, pipes: dict[str, Connection], rounds: int) -> list[str]:
     """Rows of the table for a model."""
     names = list(pipes)
     wall: dict[str, list[float]] = {name: [] for name in names}
@@ -325,7 +294,7 @@ def compare(case: Case, pipes: dict[str, Connection], rounds: int) -> list[str]:
     losses: dict[str, float] = {}
     for turn in range(rounds + 1):
         for name in names[turn % len(names) :] + names[: turn % len(names)]:
-            pipes[name].send(case)
+            pipes[name].send((case, memory))
             spent, worked, losses[name] = pipes[name].recv()
             if turn:  # the first round warms up the process
                 wall[name].append(spent)
@@ -338,10 +307,9 @@ def compare(case: Case, pipes: dict[str, Connection], rounds: int) -> list[str]:
         ratios = sorted(one / other for one, other in zip(cpu["ours"], cpu[name], strict=True))
         low, middle, high = statistics.quantiles(ratios, n=4, method="inclusive")
         wall_ratio = statistics.median(one / other for one, other in zip(wall["ours"], wall[name], strict=True))
-        rows.append(
-            f"| {case.model} | {case.size} | {case.batch} | {name} | {1000 * statistics.median(cpu[name]):.2f} "
-            f"| {1000 * statistics.median(wall[name]):.2f} | {middle:.3f} | {low:.3f} – {high:.3f} | {wall_ratio:.3f} |"
-        )
+        times = f"{1000 * statistics.median(cpu[name]):.2f} | {1000 * statistics.median(wall[name]):.2f}"
+        ratio = f"{middle:.3f} | {low:.3f} – {high:.3f} | {wall_ratio:.3f}"
+        rows.append(f"| {case.model} | {case.size} | {case.batch} | {memory} | {name} | {times} | {ratio} |")
     return rows
 
 
@@ -349,6 +317,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("models", nargs="*", metavar="MODEL", help=", ".join(case.model for case in CASES))
     parser.add_argument("--rounds", type=int, default=7, help="rounds of each model, at least 2 (7)")
+    parser.add_argument("--memory", choices=MEMORY, help="one setting of the allocator only")
     parser.add_argument("--threads", type=int, default=1, help="threads of torch (1)")
     arguments = parser.parse_args()
     if unknown := set(arguments.models) - {case.model for case in CASES}:
@@ -366,11 +335,12 @@ def main() -> None:
         processes[-1].start()
         end.close()
     print(f"torch {torch.__version__}, {arguments.threads} threads, {arguments.rounds} rounds; ms per step\n")
-    print("| model | pixels | batch | loop | CPU | wall | ours / it, CPU | quartiles | ours / it, wall |")
-    print("|---|---:|---:|---|---:|---:|---:|---:|---:|", flush=True)
-    for case in CASES:
-        if not arguments.models or case.model in arguments.models:
-            print("\n".join(compare(case, pipes, arguments.rounds)), flush=True)
+    print("| model | pixels | batch | memory | loop | CPU | wall | ours / it, CPU | quartiles | ours / it, wall |")
+    print("|---|---:|---:|---|---|---:|---:|---:|---:|---:|", flush=True)
+    cases = [case for case in CASES if not arguments.models or case.model in arguments.models]
+    for memory in (arguments.memory,) if arguments.memory else MEMORY:
+        for case in cases:
+            print("\n".join(compare(case, memory, pipes, arguments.rounds)), flush=True)
     for pipe in pipes.values():
         pipe.send(None)
     for process in processes:
