@@ -68,7 +68,6 @@ def test_a_sheet_shows_every_panel(count: int, columns: int) -> None:
     colours = [(int(255 * place / 9), 40, 90) for place in range(count)]
     panels = [Panel(f"$panel$ {colour[0]}", np.full((16, 16, 3), colour, np.uint8)) for colour in colours]
     drawn = np.asarray(Image.open(io.BytesIO(sheet(panels, heading="a <heading> $1$", caption="words " * 40))))
-    shown = {tuple(pixel) for pixel in drawn[:, :, :3].reshape(-1, 3).tolist()}
-    assert set(colours) <= shown
+    assert all((drawn[:, :, :3] == colour).all(axis=2).any() for colour in colours)
     assert columns * 320 < drawn.shape[1] < columns * 320 + 200
     assert np.asarray(Image.open(io.BytesIO(png(panels[0].picture)))).shape == (16, 16, 3)

@@ -16,6 +16,7 @@ from PIL import Image
 from torch import nn
 
 from pipeline.artifacts import Artifact, ArtifactStore
+from pipeline.loading import decode_processes
 from pipeline.loading.augment_config import AugmentConfig, RandAugmentConfig
 from pipeline.loading.batch import Batch
 from pipeline.loading.loader import Loader
@@ -29,6 +30,7 @@ from pipeline.training.classification import Classification
 from pipeline.training.loop import FitResult, fit
 from pipeline.training.task import StepOutput, TrainingObjects
 from pipeline.training.training_config import TrainingConfig
+from tests.forked import fork_decoding_process
 from tests.small_shards import SmallShards, index_of
 
 CPU = torch.device("cpu")
@@ -112,12 +114,12 @@ def test_a_slow_reader_is_named_and_more_threads_are_the_advice(small: Artifact)
 
 def test_large_photos_are_named_with_the_size_to_store_them_in(store: ArtifactStore) -> None:
     # Whole images: a crop would be decoded at a fraction of its size.
-    result, facts = trained(write_photos(store, 2000), 32)
+    result, facts = trained(write_photos(store, 800), 32)
     assert slowest_part(result.times) == "decode"
     note = bottleneck_note(result.times, facts, cores=2)
     assert note is not None
     assert note.endswith(
-        "ms an image on 2 threads; store smaller images (data.images.max_side=40; now about 2000 pixels)"
+        "ms an image on 2 threads; store smaller images (data.images.max_side=40; now about 800 pixels)"
     )
     more = bottleneck_note(result.times, facts, cores=4)
     assert more is not None
@@ -125,9 +127,9 @@ def test_large_photos_are_named_with_the_size_to_store_them_in(store: ArtifactSt
 
 
 def test_a_slow_augmentation_is_named(small: Artifact) -> None:
-    # Decoding 32 pixels is cheap; eight operations on 256 are not.
+    # Decoding 32 pixels is cheap; eight operations on 128 are not.
     heavy = AugmentConfig(rand_augment=RandAugmentConfig(layers=8, probability=1.0))
-    result, facts = trained(small, 256, augment=heavy)
+    result, facts = trained(small, 128, augment=heavy)
     assert slowest_part(result.times) == "augment"
     note = bottleneck_note(result.times, facts, cores=2)
     assert note is not None
@@ -155,7 +157,8 @@ def test_slow_evaluations_are_named(small: Artifact) -> None:
     assert note.endswith("of its time in evaluations; raise training.evaluate_every_epochs")
 
 
-def test_decoding_processes_report_their_times(small: Artifact) -> None:
+def test_decoding_processes_report_their_times(small: Artifact, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(decode_processes, "_start_process", fork_decoding_process)
     result, facts = trained(small, 32, processes=1, augment=AugmentConfig())
     assert result.times["images"] == BATCH * STEPS
     assert min(result.times[part] for part in ("read", "decode", "augment", "copy")) > 0
