@@ -4,10 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
-import subprocess
-import sys
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from pipeline.contrastive.losses import content_keys, cosines, gather_rows, infonce, positive_pairs
+from tests.forked import Forked
 
 
 def by_hand(images: Tensor, texts: Tensor, scale: float, positives: Tensor) -> float:
@@ -149,21 +146,11 @@ os._exit(0)  # gloo's threads sometimes abort a process that ends while its peer
 def two_ranks(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     """The output of each of two gloo processes."""
     folder = tmp_path_factory.mktemp("ranks")
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[3]), "GLOO_SOCKET_IFNAME": "lo"}
-    ranks = [
-        subprocess.Popen(
-            [sys.executable, "-c", SHARE + RANK, str(rank), f"file://{folder}/meeting"],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            env=environment,
-        )
-        for rank in range(2)
-    ]
+    ranks = [Forked(SHARE + RANK, str(rank), f"file://{folder}/meeting") for rank in range(2)]
     found = []
     for process in ranks:
-        out, errors = process.communicate(timeout=120)
-        assert process.returncode == 0, errors
+        out = process.communicate(timeout=120)
+        assert process.returncode == 0, out
         found.append(json.loads(out.splitlines()[-1]))
     return found
 

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from tempfile import mkdtemp
 from typing import Any
@@ -23,6 +24,7 @@ from pipeline.sharding.mixture.stage import MixDatasets, MixDatasetsConfig
 from pipeline.stage import run_stage
 from pipeline.training.classification_config import ClassificationConfig
 from pipeline.training.worker import CheckpointLocation
+from tests.forked import Forked
 from tests.small_shards import SmallShards, index_of
 
 SIDE = 16
@@ -65,6 +67,14 @@ if __name__ == "__main__":
     print("built", artifact.name, flush=True)
 """
 
+_HELD = """
+from pathlib import Path
+from pipeline.training import stage
+from tests.held_training import held_recipe
+
+stage.ClassificationRecipe = held_recipe({held_from}, Path("{there}"))
+"""
+
 # One rank of a training without Ray.
 _RANK = """
 import sys
@@ -87,29 +97,38 @@ train(recipe, location)
 """
 
 
+@cache
+def digit_images() -> tuple[list[bytes], list[int]]:
+    """300 PNGs and their labels."""
+    digits, images = load_digits(), []
+    for pixels in digits.images[:300]:
+        buffer = io.BytesIO()
+        Image.fromarray((pixels * 15.9).astype(np.uint8)).resize((SIDE, SIDE)).save(buffer, "PNG")
+        images.append(buffer.getvalue())
+    return images, [int(label) for label in digits.target[:300]]
+
+
 def write_digits(store: ArtifactStore, validation: int = 60) -> Artifact:
     """300 digits, the last `validation` for validation; every 20th has no label."""
-    digits = load_digits()
     folder = store.local / "new"
     rows = []
+    images, labels = digit_images()
     with SmallShards(folder, samples_per_shard=100) as tar:
         for number in range(300):
             split = 0 if number < 300 - validation else 1
-            image = Image.fromarray((digits.images[number] * 15.9).astype(np.uint8)).resize((SIDE, SIDE))
-            buffer = io.BytesIO()
-            image.save(buffer, "PNG")
-            member = tar.add(("train", "val")[split], f"digit{number:03d}", [("png", buffer.getvalue())])
+            data = images[number]
+            member = tar.add(("train", "val")[split], f"digit{number:03d}", [("png", data)])
             rows.append(
                 SampleRow(
                     key=f"digit{number:03d}",
                     shard=member.shard,
                     offset=member.offset,
                     length=member.length,
-                    label=-1 if number % 20 == 19 else int(digits.target[number]),
+                    label=-1 if number % 20 == 19 else labels[number],
                     captions=(),
                     width=SIDE,
                     height=SIDE,
-                    content_hash=content_hash(buffer.getvalue()),
+                    content_hash=content_hash(data),
                     split=split,
                     group=number,
                     node=-1,
@@ -183,6 +202,18 @@ def child_training(tmp_path: Path) -> Callable[[ArtifactStore, ClassificationCon
 
 
 @pytest.fixture
+def forked_training() -> Callable[..., Forked]:
+    """Starts the same training in a forked process; from step `held_from` on it waits for its killer."""
+
+    def start(store: ArtifactStore, config: ClassificationConfig, held_from: int | None = None) -> Forked:
+        code = _CHILD if held_from is None else f"{_HELD.format(held_from=held_from, there=store.local)}{_CHILD}"
+        uri = f"shard-dataset/{SHARDS_KEY}"
+        return Forked(code, store.storage.url, config.model_dump_json(), uri, with_errors=True)
+
+    return start
+
+
+@pytest.fixture
 def train_ranks(tmp_path: Path) -> Callable[..., CheckpointLocation]:
     """Trains on the store's digits as ranks of a gloo group, one process each; returns their checkpoint location.
 
@@ -192,17 +223,10 @@ def train_ranks(tmp_path: Path) -> Callable[..., CheckpointLocation]:
     def train(
         store: ArtifactStore, config: ClassificationConfig, world: int, device: str = "cpu", after: str = ""
     ) -> CheckpointLocation:
-        script = tmp_path / "rank.py"
-        script.write_text(f"{_RANK}{after}\ndist.destroy_process_group()\n")
+        code = f"{_RANK}{after}\ndist.destroy_process_group()\n"
         rendezvous = f"{mkdtemp(dir=tmp_path)}/ranks"  # a file: a free port may be taken before it is bound
         common = [str(world), rendezvous, device, store.storage.url, config.model_dump_json()]
-        ranks = [
-            subprocess.Popen(
-                [sys.executable, str(script), str(rank), *common, f"shard-dataset/{SHARDS_KEY}"],
-                env={**os.environ, "OMP_NUM_THREADS": "1"},
-            )
-            for rank in range(world)
-        ]
+        ranks = [Forked(code, str(rank), *common, f"shard-dataset/{SHARDS_KEY}") for rank in range(world)]
         assert [rank.wait(timeout=120) for rank in ranks] == [0] * world
         return CheckpointLocation(store.storage.url, "work/ranks")
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -22,6 +20,7 @@ from pipeline.training.interruption import StoppedError
 from pipeline.training.reporter import NullReporter
 from pipeline.training.stage import ClassificationRecipe, TrainTeacher
 from pipeline.training.worker import CheckpointLocation, train_recipe
+from tests.forked import Forked
 
 BuildConfig = Callable[..., ClassificationConfig]
 
@@ -137,11 +136,9 @@ dist.destroy_process_group()
 
 
 def test_workers_hear_of_each_others_damage_and_stop_together(tmp_path: Path) -> None:
-    (tmp_path / "rank.py").write_text(_RANK)
-    command, meeting = [sys.executable, str(tmp_path / "rank.py")], str(tmp_path / "meeting")
-    ranks = [subprocess.Popen([*command, str(rank), meeting], stdout=subprocess.PIPE, text=True) for rank in range(2)]
+    ranks = [Forked(_RANK, str(rank), str(tmp_path / "meeting")) for rank in range(2)]
     for rank in ranks:
-        said, stopped, lost = rank.communicate(timeout=60)[0].splitlines()
+        said, stopped, lost = rank.communicate(timeout=60).splitlines()
         assert said == "[{}, {'train/damaged': 2.0}] [(6, 1), (5, 3)]"
         assert stopped == "2 of 100 training samples are damaged"
         assert lost == "lost 4"

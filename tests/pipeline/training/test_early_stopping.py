@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
 import time
 from collections.abc import Callable
 
@@ -19,23 +18,28 @@ from pipeline.stage import run_stage
 from pipeline.training.classification_config import ClassificationConfig
 from pipeline.training.stage import TrainTeacher
 from pipeline.training.training_config import TrainingConfig
+from tests.forked import Forked
 
 BuildConfig = Callable[..., ClassificationConfig]
-Start = Callable[[ArtifactStore, ClassificationConfig], subprocess.Popen[str]]
+Start = Callable[..., Forked]
 
 
 def test_a_training_without_gain_stops_early_at_the_same_step_after_a_kill(
-    store: ArtifactStore, digits: Artifact, other_store: ArtifactStore, small_config: BuildConfig, child_training: Start
+    store: ArtifactStore,
+    digits: Artifact,
+    other_store: ArtifactStore,
+    small_config: BuildConfig,
+    forked_training: Start,
 ) -> None:
     config = small_config(
         steps=3000, patience=4, warmup=0, optimizer={"kind": "adamw", "lr": 0.003}, checkpoint_every_steps=10
     )
-    child = child_training(store, config)
+    child = forked_training(store, config, held_from=20)
     work = store.local / "work" / "train-teacher"
     while not list(work.glob("*/scratch/checkpoints/step-*.json")):
         assert child.poll() is None
         time.sleep(0.01)
-    os.killpg(child.pid, signal.SIGKILL)
+    os.kill(child.pid, signal.SIGKILL)
     child.wait()
     assert not list(store.list("train-teacher"))
 

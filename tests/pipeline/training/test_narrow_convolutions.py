@@ -17,6 +17,7 @@ from model_defs import create_model
 from pipeline.artifacts import Artifact, ArtifactStore
 from pipeline.training.classification_config import ClassificationConfig
 from pipeline.training.narrow_convolutions import SubsampledConvolution, subsample_narrow_convolutions
+from tests.forked import Forked
 
 # Without the guard, torch 2.14.1 ends this by "double free or corruption" or a segmentation fault (2 to 7 channels and
 # more than one image on AVX2). The C library checks its heap at each call, and ends the process where it is damaged.
@@ -62,12 +63,12 @@ def test_a_training_of_a_narrow_net_ends(
     store: ArtifactStore,
     digits: Artifact,
     small_config: Callable[..., ClassificationConfig],
-    child_training: Callable[..., subprocess.Popen[str]],
+    forked_training: Callable[[ArtifactStore, ClassificationConfig], Forked],
 ) -> None:
     """In a process of its own: without the guard it crashes at its first steps."""
     config = small_config(model={"name": "resnet_small", "kwargs": {"widths": [4, 8], "depths": [1, 1]}}, steps=6)
-    child = child_training(store, config)
-    said, _ = child.communicate(timeout=240)
+    child = forked_training(store, config)
+    said = child.communicate(timeout=240)
     assert child.returncode == 0, said
     assert "built train-teacher/" in said
 

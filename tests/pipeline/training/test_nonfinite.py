@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import Any
@@ -32,6 +29,7 @@ from pipeline.training.reporter import NullReporter
 from pipeline.training.stage import TrainTeacher
 from pipeline.training.task import StepOutput, TrainingObjects
 from pipeline.training.training_config import TrainingConfig
+from tests.forked import Forked
 
 CPU = torch.device("cpu")
 
@@ -257,17 +255,8 @@ dist.destroy_process_group()
 
 @pytest.mark.parametrize("mode", ["skip", "rollback"])
 def test_all_ranks_skip_the_step_of_one(tmp_path: Path, mode: str) -> None:
-    command = [sys.executable, "-c", RANK]
-    ranks = [
-        subprocess.Popen(
-            [*command, str(rank), mode, __file__, str(tmp_path)],
-            stdout=subprocess.PIPE,
-            text=True,
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
-        )
-        for rank in range(2)
-    ]
-    said = [rank.communicate(timeout=120)[0] for rank in ranks]
+    ranks = [Forked(RANK, str(rank), mode, __file__, str(tmp_path)) for rank in range(2)]
+    said = [rank.communicate(timeout=120) for rank in ranks]
     assert [rank.returncode for rank in ranks] == [0, 0]
     assert said[0] == said[1]
     assert said[0].count("2 steps were skipped, with a loss or gradient that is not finite: 5, 13") == 2
