@@ -74,6 +74,11 @@ class ContrastiveConfig(Config):
 
     @model_validator(mode="after")
     def _consistent(self) -> ContrastiveConfig:
+        if self.training.auto_micro_batch:
+            raise ValueError(
+                "training.auto_micro_batch must be false: the negatives of a pair are the other pairs of its step; if "
+                "memory is short, use gradient_checkpointing"
+            )
         if self.training.accumulation > 1:
             raise ValueError(
                 "training.accumulation must be 1: the negatives of a pair are the other pairs of its step, and a "

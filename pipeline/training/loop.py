@@ -46,6 +46,7 @@ from pipeline.training.meter import Meter
 from pipeline.training.model_preparation import prepare_model
 from pipeline.training.nonfinite import NonFiniteSteps
 from pipeline.training.optim import build_optimizer, set_learning_rate
+from pipeline.training.out_of_memory import step_memory
 from pipeline.training.precision import LossScale, autocast
 from pipeline.training.reporter import NullReporter, Reporter
 from pipeline.training.running_statistics import average_running_statistics
@@ -102,6 +103,7 @@ def fit(
     Raises:
         InputError: the batch cannot be divided among the ranks, or batch norm cannot be synchronised.
         NonFiniteError: a loss or gradient was not finite, and the config says stop; the message names the step.
+        StepMemoryError: a step needs more memory than the device has.
         DamagedError: a sample is damaged, or too many are: see LoaderConfig.damaged.
         StoppedError: the reporter requested a stop; a checkpoint is written.
     """
@@ -202,9 +204,9 @@ class _Run:
         set_learning_rate(self._optimizer, self._learning_rate(step))
         seed_torch(training.seed, step, self._rank, self._device)
         self._nonfinite.start(step)
-        backward(
-            self._objects.task, self._wrapped, batch.to(self._device), training, self._world, meter, self._loss_scale
-        )
+        task, model, on_device = self._objects.task, self._wrapped, batch.to(self._device)
+        with step_memory(step, len(batch), training.accumulation):
+            backward(task, model, on_device, training, self._world, meter, self._loss_scale)
         meter.clock.lap("forward_backward")
         if self._world > 1:
             average_running_statistics(self._model, len(batch) / batch.global_size)

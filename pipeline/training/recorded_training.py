@@ -15,6 +15,7 @@ from pipeline.stage import unfinished_names, unfinished_request
 from pipeline.training.bad_batch import FOLDER
 from pipeline.training.checkpoint import Checkpoints
 from pipeline.training.logged_rows import entry_interval
+from pipeline.training.out_of_memory import recorded_accumulation
 from pipeline.training.placement import RunnerConfig
 from pipeline.training.task import TrainingRecipe
 
@@ -37,6 +38,7 @@ class RecordedTraining:
         name: STAGE/KEY.
         rows: the lines of metrics.jsonl; of an unfinished training, those in its newest checkpoint.
         steps: the number of steps done; None of an unfinished training.
+        accumulation: the number of micro-batches, which may have been raised.
         device: the device of a finished training, as training.json names it.
         checkpoints: of an unfinished training; those of a finished one are removed.
         saved: the folder of saved batches in the storage.
@@ -47,6 +49,7 @@ class RecordedTraining:
     runner: RunnerConfig
     rows: list[dict[str, Any]]
     steps: int | None
+    accumulation: int
     device: str | None
     checkpoints: Checkpoints
     saved: str
@@ -112,12 +115,14 @@ def _finished(artifact: Artifact, stage: TrainingStage, config_type: type[Config
         use_gpu="no" if device == "cpu" else "auto",
         tracking=False,
     )
+    recipe = stage.recipe(config, artifact.manifest["inputs"], artifact.storage.url)
     return RecordedTraining(
         artifact.name,
-        stage.recipe(config, artifact.manifest["inputs"], artifact.storage.url),
+        recipe,
         runner,
         rows,
         run_info["steps"],
+        run_info.get("accumulation", recipe.training.accumulation),
         device,
         _checkpoints(artifact.storage, artifact.name),
         f"artifacts/{artifact.name}/{artifact.manifest['root']}{FOLDER}",
@@ -129,12 +134,14 @@ def _unfinished(store: ArtifactStore, name: str, stage: TrainingStage, config_ty
     config = parse_config(config_type, values, name)
     checkpoints = _checkpoints(store.storage, name)
     newest = checkpoints.newest()
+    recipe = stage.recipe(config, inputs, store.storage.url)
     return RecordedTraining(
         name,
-        stage.recipe(config, inputs, store.storage.url),
+        recipe,
         config.runner,  # type: ignore[attr-defined]
         newest.notes["rows"] if newest is not None else [],
         None,
+        recorded_accumulation(recipe.training, checkpoints).accumulation,
         None,
         checkpoints,
         f"{checkpoints.prefix}/{FOLDER}",

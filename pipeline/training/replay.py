@@ -48,7 +48,9 @@ def replay(recorded: RecordedTraining, step: int, progress: Progress) -> dict[st
     """
     recorded.check(step)
     end = entry_after(recorded.rows, step) or step + 1
-    recipe = ReplayRecipe(recorded.recipe, recorded.log_every_steps(), step, end, recorded.saved, _url(recorded))
+    recipe = ReplayRecipe(
+        recorded.recipe, recorded.log_every_steps(), recorded.accumulation, step, end, recorded.saved, _url(recorded)
+    )
     check(recipe, recorded.runner)
     location = ReplayLocation(_url(recorded), recorded.checkpoints.prefix, step)
     with stoppable() as stop, tempfile.TemporaryDirectory() as scratch:
@@ -67,6 +69,7 @@ class ReplayRecipe:
 
     recipe: TrainingRecipe
     log_every_steps: int
+    accumulation: int
     step: int
     end: int
     saved: str
@@ -76,6 +79,8 @@ class ReplayRecipe:
     def training(self) -> TrainingConfig:
         changed = {
             "log_every_steps": self.log_every_steps,
+            "accumulation": self.accumulation,
+            "auto_micro_batch": False,
             "on_nonfinite": "skip",
             "max_skipped_steps": 100_000,
             "checkpoint_every_steps": None,

@@ -89,6 +89,12 @@ class TrainingConfig(Config):
         description="Gradient accumulation: number of micro-batches into which a worker divides its part of the "
         "batch. A higher number needs less memory.",
     )
+    auto_micro_batch: bool = added(
+        False,
+        description="When a step needs more memory than the device has, double accumulation and go on from the last "
+        "checkpoint, instead of an error. The loss is the same to rounding, but for batch norm, which sees smaller "
+        "micro-batches.",
+    )
     precision: Literal["auto", "float32", "bfloat16", "float16"] = Field(
         "auto",
         description="Precision of the computation. bfloat16: autocast (mixed precision); float16: the same for GPUs "

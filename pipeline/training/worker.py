@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import time
@@ -20,10 +21,18 @@ from pipeline.training.checkpoint import Checkpoints
 from pipeline.training.loop import fit
 from pipeline.training.model_preparation import check_device
 from pipeline.training.narrow_convolutions import subsample_narrow_convolutions
+from pipeline.training.out_of_memory import (
+    AccumulationRaisedError,
+    StepMemoryError,
+    raise_accumulation,
+    raised_note,
+    recorded_accumulation,
+)
 from pipeline.training.peak_memory import peak_memory_mb
 from pipeline.training.precision import tf32_as_configured
 from pipeline.training.reporter import Reporter
 from pipeline.training.task import ObservationEnded, TrainingRecipe
+from pipeline.training.training_config import TrainingConfig
 
 _log = logging.getLogger("tutelage.training")
 
@@ -52,7 +61,38 @@ def train_recipe(
     location: CheckpointLocation,
     reporter: Reporter,
 ) -> dict[str, Any]:
-    """Builds the objects on this rank and trains; returns the content of training.json, as plain JSON values."""
+    """Builds the objects on this rank and trains; returns the content of training.json, as plain JSON values.
+
+    Raises:
+        AccumulationRaisedError: with several workers, which then start again; a single one does so here.
+    """
+    while True:
+        checkpoints = location.open()
+        try:
+            return _train(
+                recipe, recorded_accumulation(recipe.training, checkpoints), device, rank, world, checkpoints, reporter
+            )
+        except StepMemoryError as error:
+            if not recipe.training.auto_micro_batch:
+                raise
+            sentence = raise_accumulation(error, checkpoints)
+        _log.warning("%s", sentence)
+        if world > 1:
+            raise AccumulationRaisedError(sentence)
+        gc.collect()
+        if device.type == "cuda":
+            torch.cuda.empty_cache()
+
+
+def _train(
+    recipe: TrainingRecipe,
+    training: TrainingConfig,
+    device: torch.device,
+    rank: int,
+    world: int,
+    checkpoints: Checkpoints,
+    reporter: Reporter,
+) -> dict[str, Any]:
     check_device(recipe.training, device)
     torch.manual_seed(recipe.training.seed)
     objects = recipe.build(device, rank, world)
@@ -64,11 +104,11 @@ def train_recipe(
     with closing(objects.loader), tf32_as_configured(recipe.training), suppress(ObservationEnded):
         result = fit(
             objects,
-            recipe.training,
+            training,
             device=device,
             rank=rank,
             world=world,
-            checkpoints=location.open(),
+            checkpoints=checkpoints,
             reporter=reporter,
         )
     if objects.observer is not None:
@@ -77,6 +117,7 @@ def train_recipe(
     lost = _sum_over_ranks(objects.loader.lost_processes, world, device)
     cores = max(1, whole_cores() // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
     bottleneck = bottleneck_note(result.times, objects.loader.facts(), cores)
+    notes = [note for note in (*result.notes, raised_note(recipe.training, training)) if note]
     images = result.steps * recipe.training.global_batch
     return {
         "steps": result.steps,
@@ -90,7 +131,8 @@ def train_recipe(
         "epoch_samples": objects.epoch_samples,
         "world": world,
         **({"best_step": result.best_step} if result.best_step is not None else {}),
-        **({"notes": list(result.notes)} if result.notes else {}),
+        **({"accumulation": training.accumulation} if training.auto_micro_batch else {}),
+        **({"notes": notes} if notes else {}),
         "times": dict(result.times),
         **({"bottleneck": bottleneck} if bottleneck else {}),
         **({"damaged_samples": damaged} if damaged else {}),

@@ -19,6 +19,7 @@ from pipeline.ray_cluster.folder import parent_folder
 from pipeline.ray_cluster.session import Session, last_line, shutdown, start
 from pipeline.training.hang_watch import HangWatch
 from pipeline.training.interruption import StoppedError
+from pipeline.training.out_of_memory import AccumulationRaisedError
 from pipeline.training.placement import worker_resources
 from pipeline.training.ray_train.allocator import allocator_variables
 from pipeline.training.ray_train.worker import train_on_worker
@@ -57,7 +58,7 @@ def run(
                 session = start(_stop_check(reporter))
                 try:
                     with session.in_use():
-                        return _fit(session, recipe, runner, location, reporter, scratch)
+                        return _fit_in_memory(session, recipe, runner, location, reporter, scratch)
                 except WorkersLostError as error:
                     if isinstance(error, RayLostError | WorkerHungError):
                         shutdown()
@@ -142,6 +143,22 @@ def _only_training(reporter: DriverReporter) -> Iterator[None]:
         yield
     finally:
         _training_lock.release()
+
+
+def _fit_in_memory(
+    session: Session,
+    recipe: TrainingRecipe,
+    runner: RunnerConfig,
+    location: CheckpointLocation,
+    reporter: DriverReporter,
+    scratch: Path,
+) -> dict[str, Any]:
+    """Runs groups of workers until one has micro-batches that fit in its memory."""
+    while True:
+        try:
+            return _fit(session, recipe, runner, location, reporter, scratch)
+        except AccumulationRaisedError as error:
+            reporter.note(str(error))
 
 
 def _fit(
