@@ -10,7 +10,8 @@ from pipeline.config import Config
 from pipeline.contrastive.config import ContrastiveConfig
 from pipeline.contrastive.ontology_config import OntologyConfig
 from pipeline.sharding.format.column_options import reads_columns
-from pipeline.sharding.joining.stage import JoinColumns, JoinColumnsConfig
+from pipeline.sharding.joining.config import JoinColumnsConfig
+from pipeline.sharding.joining.stage import JoinColumns
 
 
 @dataclass(frozen=True)

@@ -17,10 +17,10 @@ from pipeline.distillation.config import DistillationConfig
 from pipeline.evaluation.config import EvaluationConfig
 from pipeline.leaks.bounds import LeakCheckConfig
 from pipeline.registration.config import RegistrationConfig
-from pipeline.report.stage import ReportConfig
+from pipeline.report.config import ReportConfig
 from pipeline.sharding.config import ShardingConfig
 from pipeline.sharding.format.column_options import reads_user_columns
-from pipeline.sharding.joining.stage import JoinColumnsConfig
+from pipeline.sharding.joining.config import JoinColumnsConfig
 from pipeline.training.classification_config import ClassificationConfig
 from pipeline.training.linear_probe.config import LinearProbeConfig
 

@@ -28,7 +28,7 @@ from pipeline.loading.loader_config import LoaderConfig
 from pipeline.loading.policies.shuffled import ShuffledConfig
 from pipeline.registration.config import RegistrationConfig
 from pipeline.registration.gate import GateConfig
-from pipeline.report.stage import ReportConfig
+from pipeline.report.config import ReportConfig
 from pipeline.sharding.config import ShardingConfig
 from pipeline.sharding.sources.demo.emoji import EmojiConfig
 from pipeline.sharding.sources.fashion_mnist import FashionMnistConfig

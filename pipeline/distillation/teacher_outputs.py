@@ -21,9 +21,9 @@ from pipeline.counted import counted
 from pipeline.distillation.teacher import FrozenTeacher, open_teacher
 from pipeline.loading.evaluation_batches import evaluation_batches
 from pipeline.loading.reader import SampleReader
+from pipeline.sharding.format.column_kind import ColumnKind
 from pipeline.sharding.format.index import SPLITS, SampleIndex
 from pipeline.sharding.format.joined_columns import column_name_fault, write_columns
-from pipeline.sharding.format.values import ColumnKind
 from pipeline.sharding.joining.spool import open_spool
 from pipeline.stage import Workspace
 

@@ -5,34 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-from pydantic import Field
-
 from pipeline.artifacts import Artifact
-from pipeline.config import Config, renamed
 from pipeline.counted import counted
 from pipeline.errors import InputError
 from pipeline.report.comparisons import baseline_notes
+from pipeline.report.config import ReportConfig
 from pipeline.report.run_data import read_run
 from pipeline.report.summary import report_markdown
 from pipeline.stage import Workspace
-
-
-class ReportConfig(Config):
-    """The heading of the report, and how much it shows."""
-
-    heading: str = renamed(
-        "Tutelage run", was="title", min_length=1, max_length=200, description="Heading of the report."
-    )
-    mistakes: int = Field(24, ge=0, le=200, description="Maximum number of worst mistakes shown per model.")
-    explanations: int = Field(
-        9, ge=0, le=60, description="Maximum number of images for which the classifiers' predictions are explained."
-    )
-    queries: int = Field(
-        10,
-        ge=0,
-        le=100,
-        description="Maximum number of retrieval queries shown per direction (text to image, image to text).",
-    )
 
 
 class RunReport:

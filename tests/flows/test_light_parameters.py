@@ -15,7 +15,8 @@ print("codes", [main(arguments) for arguments in (
     ["run", "lifecycle", "--preset", "emojy"],
     ["run", "lifecycle", "--set", "teacher.trainning.epochs=1"],
 )])
-print("heavy", sorted({"torch", "torchvision", "mlflow", "ray", "prefect", "pandas", "matplotlib"} & set(sys.modules)))
+heavy = {"torch", "torchvision", "mlflow", "ray", "prefect", "pandas", "matplotlib", "pyarrow.compute"}
+print("heavy", sorted(heavy & set(sys.modules)))
 """
 
 

@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 from pipeline.errors import DamagedError, InputError, UnknownNameError
 from pipeline.json_file import write_json
 from pipeline.sharding.format.arrow_file import write_arrow
+from pipeline.sharding.format.column_kind import ColumnKind
 from pipeline.sharding.format.index import SampleIndex
-from pipeline.sharding.format.values import ColumnKind
 
 if TYPE_CHECKING:
     from pipeline.artifacts import Artifact

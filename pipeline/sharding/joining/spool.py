@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from pipeline.sharding.format.values import ColumnKind
+from pipeline.sharding.format.column_kind import ColumnKind
 
 # Rows per batch when texts are sorted.
 _CHUNK_ROWS = 4096

@@ -21,7 +21,8 @@ from pipeline.errors import InputError
 from pipeline.loading.batch import Batch
 from pipeline.loading.tokenizer import Tokenizer
 from pipeline.sharding.format.index import SampleIndex
-from pipeline.sharding.joining.stage import JoinColumns, JoinColumnsConfig
+from pipeline.sharding.joining.config import JoinColumnsConfig
+from pipeline.sharding.joining.stage import JoinColumns
 from pipeline.stage import run_stage
 from pipeline.training.task import StepOutput
 

@@ -26,7 +26,8 @@ from pipeline.loading.evaluation_batches import evaluation_batches
 from pipeline.loading.reader import SampleReader
 from pipeline.sharding.format.index import SampleIndex
 from pipeline.sharding.format.joined_columns import JoinedColumns
-from pipeline.sharding.joining.stage import JoinColumns, JoinColumnsConfig
+from pipeline.sharding.joining.config import JoinColumnsConfig
+from pipeline.sharding.joining.stage import JoinColumns
 from pipeline.stage import run_stage
 
 CPU = torch.device("cpu")

@@ -24,7 +24,8 @@ from pipeline.exported_model import ExportedModel
 from pipeline.loading.reader import SampleReader
 from pipeline.loading.tokenizer import Tokenizer
 from pipeline.sharding.format.index import SampleIndex
-from pipeline.sharding.joining.stage import JoinColumns, JoinColumnsConfig
+from pipeline.sharding.joining.config import JoinColumnsConfig
+from pipeline.sharding.joining.stage import JoinColumns
 from pipeline.stage import run_stage
 
 BuildModel = Callable[..., Artifact]

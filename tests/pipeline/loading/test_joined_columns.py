@@ -18,7 +18,8 @@ from pipeline.loading.policies.row_runs import RowRuns
 from pipeline.loading.policies.shuffled import Shuffled
 from pipeline.loading.reader import SampleReader
 from pipeline.sharding.format.joined_columns import JoinedColumns
-from pipeline.sharding.joining.stage import JoinColumns, JoinColumnsConfig
+from pipeline.sharding.joining.config import JoinColumnsConfig
+from pipeline.sharding.joining.stage import JoinColumns
 from pipeline.stage import run_stage
 from pipeline.training.batching import split
 

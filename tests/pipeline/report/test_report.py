@@ -13,12 +13,13 @@ import pytest
 from pipeline.artifacts import Artifact, ArtifactStore
 from pipeline.config import parse_config
 from pipeline.errors import InputError
+from pipeline.report.config import ReportConfig
 from pipeline.report.gallery import Gallery
 from pipeline.report.page import page
 from pipeline.report.registered_models import registered_models_section
 from pipeline.report.results import confusion_section, mistakes_section
 from pipeline.report.run_data import read_run
-from pipeline.report.stage import ReportConfig, RunReport
+from pipeline.report.stage import RunReport
 from pipeline.report.summary import report_markdown, stage_rows
 from pipeline.stage import run_stage
 

@@ -12,7 +12,8 @@ import torch
 from pipeline.artifacts import Artifact, ArtifactStore
 from pipeline.errors import InputError
 from pipeline.loading.batch import Batch
-from pipeline.sharding.joining.stage import JoinColumns, JoinColumnsConfig
+from pipeline.sharding.joining.config import JoinColumnsConfig
+from pipeline.sharding.joining.stage import JoinColumns
 from pipeline.stage import run_stage
 from pipeline.training.classification import Classification
 from pipeline.training.classification_config import ClassificationConfig

@@ -13,7 +13,8 @@ import pytest
 from pipeline.artifacts import Artifact, ArtifactStore
 from pipeline.sharding.format.index import SCHEMA, SampleIndex
 from pipeline.sharding.format.joined_columns import JoinedColumns
-from pipeline.sharding.joining.stage import JoinColumns, JoinColumnsConfig
+from pipeline.sharding.joining.config import JoinColumnsConfig
+from pipeline.sharding.joining.stage import JoinColumns
 from pipeline.stage import run_stage
 
 

@@ -20,7 +20,8 @@ from pipeline.errors import InputError
 from pipeline.sharding.format.index import SampleIndex
 from pipeline.sharding.format.joined_columns import JoinedColumns
 from pipeline.sharding.joining import spool
-from pipeline.sharding.joining.stage import JoinColumns, JoinColumnsConfig
+from pipeline.sharding.joining.config import JoinColumnsConfig
+from pipeline.sharding.joining.stage import JoinColumns
 from pipeline.stage import run_stage
 from pipeline.storage import open_storage
 
