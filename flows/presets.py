@@ -23,7 +23,8 @@ from pipeline.distillation.config import DistillationConfig
 from pipeline.distillation.loss_config import DistillationLossConfig
 from pipeline.errors import UnknownNameError
 from pipeline.leaks.bounds import LeakCheckConfig
-from pipeline.loading.augment_config import AugmentConfig, RandAugmentConfig
+from pipeline.loading.augment_config import AugmentConfig
+from pipeline.loading.auto_augment_config import RandAugmentConfig
 from pipeline.loading.loader_config import LoaderConfig
 from pipeline.loading.policies.shuffled import ShuffledConfig
 from pipeline.registration.config import RegistrationConfig
@@ -155,7 +156,7 @@ def photos() -> LifecycleParameters:
         brightness=0.2,
         contrast=0.2,
         saturation=0.2,
-        rand_augment=RandAugmentConfig(magnitude=6.0),
+        auto_augment=RandAugmentConfig(magnitude=6.0),
     )
     loader = LoaderConfig(augment=augment)
     return LifecycleParameters(

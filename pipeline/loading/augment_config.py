@@ -1,23 +1,15 @@
-"""The configuration of the augmentation of training images; augment.py and rand_augment.py apply it."""
+"""The configuration of the augmentation of training images; augment.py applies it."""
 
 from __future__ import annotations
 
-from typing import Self
+from collections.abc import Mapping
+from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from pipeline.config import Config
-
-
-class RandAugmentConfig(Config):
-    """RandAugment: the number, strength and probability of its operations."""
-
-    layers: int = Field(2, description="Number of operations applied one after another.", ge=1, le=8)
-    magnitude: float = Field(9.0, description="Magnitude of the operations, 0 to 10.", ge=0, le=10)
-    magnitude_std: float = Field(
-        0.5, description="Standard deviation of the magnitude, which is drawn for each operation.", ge=0, le=10
-    )
-    probability: float = Field(0.5, description="Probability that an operation is applied.", ge=0, le=1)
+from pipeline.config import Config, added, renamed
+from pipeline.loading.auto_augment_config import AnyAutoAugmentConfig
+from pipeline.pixels.interpolation import Interpolation
 
 
 class AugmentConfig(Config):
@@ -34,6 +26,11 @@ class AugmentConfig(Config):
         "the model's image size in this range, and crop a square. [1.143, 2.286] is 256 to 512 for "
         "224 pixels. null: use crop_*.",
     )
+    interpolation: Interpolation = added(
+        "bilinear",
+        description="Interpolation with which a crop is scaled to the model's image size. Recipes of vision "
+        "transformers use bicubic.",
+    )
     flip: float = Field(
         0.0,
         description="Probability of a horizontal flip. Use 0 if left and right differ, e.g. for arrows.",
@@ -49,11 +46,26 @@ class AugmentConfig(Config):
     saturation: float = Field(
         0.2, description="Saturation jitter s: scaled by a random factor from 1 - s to 1 + s.", ge=0, lt=1
     )
-    rand_augment: RandAugmentConfig | None = Field(
-        None, description="RandAugment: a few random operations per image. null: off."
+    hue: float = added(
+        0.0,
+        description="Hue jitter h: the hue is shifted by a random part of the colour circle from -h to h. Grey images "
+        "do not change.",
+        ge=0,
+        le=0.5,
+    )
+    auto_augment: AnyAutoAugmentConfig | None = renamed(
+        None,
+        was="rand_augment",
+        description="A few random operations per image. {kind: rand_augment}, trivial_augment, auto_augment, augmix "
+        "or three_augment; null: none.",
     )
     erase: float = Field(
-        0.0, description="Random erasing: probability that a box is filled with the mean colour.", ge=0, le=1
+        0.0, description="Random erasing: probability that a box is filled, see `erase_fill`.", ge=0, le=1
+    )
+    erase_fill: Literal["mean", "noise"] = added(
+        "mean",
+        description="Random erasing: what fills the box. mean: the image's mean colour; noise: a random colour for "
+        "each pixel, normal with the mean and the deviation of ImageNet.",
     )
     erase_max_area: float = Field(
         0.2, description="Random erasing: maximum area of the box as a fraction of the image.", ge=0.02, le=1
@@ -62,8 +74,24 @@ class AugmentConfig(Config):
     @property
     def changes_pixel_values(self) -> bool:
         """Whether anything but crop and flip is applied."""
-        factors = (self.brightness, self.contrast, self.saturation, self.erase)
-        return any(factors) or self.rand_augment is not None
+        factors = (self.brightness, self.contrast, self.saturation, self.hue, self.erase)
+        return any(factors) or self.auto_augment is not None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _rand_augment_is_one_of_them(cls, values: Any) -> Any:
+        """`rand_augment`, and `auto_augment` without a kind, are RandAugment: it was the only one, without a kind."""
+        if not isinstance(values, Mapping):
+            return values
+        values = dict(values)
+        if "rand_augment" in values:
+            if values.get("auto_augment") is not None:
+                raise ValueError("auto_augment and rand_augment are both set; rand_augment is {kind: rand_augment}")
+            values["auto_augment"] = values.pop("rand_augment")
+        chosen = values.get("auto_augment")
+        if isinstance(chosen, Mapping) and "kind" not in chosen:
+            values["auto_augment"] = {"kind": "rand_augment", **chosen}
+        return values
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:

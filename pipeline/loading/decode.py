@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from pipeline.loading.resize import resize, resize_to_square
 from pipeline.pixels.decode import decode as decode_whole
+from pipeline.pixels.interpolation import Interpolation
 from pipeline.pixels.jpeg import Frame, jpeg_pixels, plain_frame, upper_rows
 
 
@@ -27,6 +28,7 @@ class Crop:
         ratio: width over height, in pixels, > 0.
         top, left: position within the free margin, [0, 1): 0 is the upper left corner.
         of_square: `area` is a fraction of the largest square inside the image instead of the image.
+        interpolation: of the box that is scaled to the square.
     """
 
     area: float
@@ -34,6 +36,7 @@ class Crop:
     top: float
     left: float
     of_square: bool = False
+    interpolation: Interpolation = "bilinear"
 
     def box(self, height: int, width: int) -> tuple[int, int, int, int]:
         """Top, left, height and width in pixels, inside an image of this size.
@@ -67,13 +70,15 @@ def decode(data: bytes, *, size: int, channels: int = 3, crop: Crop | None = Non
     if crop is None:
         return cut(_all_pixels(data, frame, channels), size, None)
     if frame is not None:
-        return resize(_jpeg_crop(data, frame, channels, crop, size), size, size)
+        return resize(_jpeg_crop(data, frame, channels, crop, size), size, size, crop.interpolation)
     return cut(decode_whole(data, channels), size, crop)
 
 
 def cut(pixels: NDArray[np.uint8], size: int, crop: Crop | None) -> NDArray[np.uint8]:
     """A whole image, uint8 [H, W, channels], cropped and scaled to [size, size, channels]."""
-    return resize_to_square(pixels, size) if crop is None else resize(_apply_crop(pixels, crop), size, size)
+    if crop is None:
+        return resize_to_square(pixels, size)
+    return resize(_apply_crop(pixels, crop), size, size, crop.interpolation)
 
 
 def whole_pixels(data: bytes, *, size: int, channels: int) -> NDArray[np.uint8] | None:

@@ -4,8 +4,8 @@ Cubuk 2020, "RandAugment: Practical automated data augmentation with a reduced s
 strengths of timm's "rand-m9-mstd0.5-inc1", DeiT's recipe: strength increases with magnitude, and each operation is
 applied with probability 0.5. Difference: affine operations interpolate bilinearly and fill with mid grey.
 
-An operation runs once for all samples of a batch that drew it, on their device. The pixel arithmetic is that of PIL's
-ImageOps and ImageEnhance, elementwise or by integer sums, so a sample's bits do not depend on its batch.
+An operation runs once for all samples of a batch that drew it, on their device, by the arithmetic of
+tensor_operations.py, so a sample's bits do not depend on its batch.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pipeline.counter_rng import uniforms
-from pipeline.loading.augment_config import RandAugmentConfig
+from pipeline.loading import tensor_operations as tensors
+from pipeline.loading.auto_augment_config import RandAugmentConfig
 from pipeline.loading.batch import on_device
 
 _FILL = 128.0
@@ -60,24 +61,12 @@ def rand_augment(images: Tensor, operations: NDArray[np.int8], strengths: NDArra
 
 def auto_contrast(images: Tensor, _: Tensor) -> Tensor:
     """Stretches each channel to 0..255."""
-    flat = images.flatten(2).float()
-    low, high = flat.amin(2)[..., None, None], flat.amax(2)[..., None, None]
-    stretched = (images.float() - low) * (255 / (high - low).clamp(min=1))
-    return torch.where(high > low, stretched, images.float()).clamp(0, 255).to(torch.uint8)
+    return tensors.auto_contrast(images)
 
 
 def equalize(images: Tensor, _: Tensor) -> Tensor:
-    """Flattens the histogram of each channel, by PIL's integer rule."""
-    batch, channels = images.shape[:2]
-    values = images.reshape(batch * channels, -1).long()
-    counts = torch.zeros(len(values), 256, dtype=torch.long, device=images.device)
-    counts.scatter_add_(1, values, torch.ones_like(values))
-    last = 255 - (counts.flip(1) > 0).to(torch.uint8).argmax(1)
-    step = (counts.sum(1) - counts.gather(1, last[:, None])[:, 0]) // 255
-    before = counts.cumsum(1) - counts
-    table = ((before + step[:, None] // 2) // step.clamp(min=1)[:, None]).clamp(0, 255)
-    table = torch.where(step[:, None] > 0, table, torch.arange(256, device=images.device)[None])
-    return table.gather(1, values).reshape(images.shape).to(torch.uint8)
+    """Flattens the histogram of each channel."""
+    return tensors.equalize(images)
 
 
 def invert(images: Tensor, _: Tensor) -> Tensor:
@@ -87,16 +76,12 @@ def invert(images: Tensor, _: Tensor) -> Tensor:
 
 def posterize(images: Tensor, strength: Tensor) -> Tensor:
     """Keeps the upper 4 bits, or fewer, down to none."""
-    dropped = 4 + (strength.abs() * 4).to(torch.uint8)
-    return torch.bitwise_left_shift(torch.bitwise_right_shift(images.int(), dropped.int()), dropped.int()).to(
-        torch.uint8
-    )
+    return tensors.posterize(images, 4 + (strength.abs() * 4).to(torch.uint8))
 
 
 def solarize(images: Tensor, strength: Tensor) -> Tensor:
     """Inverts values at or above a threshold."""
-    threshold = 256 - (strength.abs() * 256).int()
-    return torch.where(images.int() >= threshold, 255 - images, images)
+    return tensors.solarize(images, 256 - (strength.abs() * 256).int())
 
 
 def solarize_add(images: Tensor, strength: Tensor) -> Tensor:
@@ -106,36 +91,23 @@ def solarize_add(images: Tensor, strength: Tensor) -> Tensor:
 
 
 def color(images: Tensor, strength: Tensor) -> Tensor:
-    """Scales the saturation; a grey image does not change."""
-    return _blend(_grey(images).float().expand(images.shape), images, strength)
+    """Scales the saturation by 0.1 to 1.9."""
+    return tensors.adjust_color(images, 1 + 0.9 * strength)
 
 
 def contrast(images: Tensor, strength: Tensor) -> Tensor:
-    """Scales the contrast around the image's mean grey."""
-    grey = _grey(images)
-    pixels = grey.shape[-1] * grey.shape[-2]
-    mean = (grey.sum(dim=(1, 2, 3), dtype=torch.int64)[:, None, None, None] * 2 + pixels) // (2 * pixels)
-    return _blend(mean.float().expand(images.shape), images, strength)
+    """Scales the contrast by 0.1 to 1.9."""
+    return tensors.adjust_contrast(images, 1 + 0.9 * strength)
 
 
 def brightness(images: Tensor, strength: Tensor) -> Tensor:
-    """Scales the brightness."""
-    return _blend(torch.zeros_like(images, dtype=torch.float32), images, strength)
+    """Scales the brightness by 0.1 to 1.9."""
+    return tensors.adjust_brightness(images, 1 + 0.9 * strength)
 
 
 def sharpness(images: Tensor, strength: Tensor) -> Tensor:
-    """Sharpens or smooths the image; the border pixels do not change."""
-    x = images.int()
-    height, width = x.shape[-2:]
-    if min(height, width) < 3:
-        return images
-    total = 4 * x[..., 1:-1, 1:-1]
-    for dy in range(3):
-        for dx in range(3):
-            total = total + x[..., dy : height - 2 + dy, dx : width - 2 + dx]
-    smooth = x.clone()
-    smooth[..., 1:-1, 1:-1] = (2 * total + 13) // 26
-    return _blend(smooth.float(), images, strength)
+    """Sharpens or smooths the image by 0.1 to 1.9."""
+    return tensors.adjust_sharpness(images, 1 + 0.9 * strength)
 
 
 def rotate(images: Tensor, strength: Tensor) -> Tensor:
@@ -178,20 +150,6 @@ OPERATIONS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
         brightness, sharpness, shear_x, shear_y, translate_x, translate_y,
     )
 }  # fmt: skip
-
-
-def _blend(degenerate: Tensor, images: Tensor, strength: Tensor) -> Tensor:
-    """PIL's ImageEnhance: factor 1 gives the image, 0 the degenerate image; here 0.1 to 1.9."""
-    factor = 1 + 0.9 * strength
-    return (degenerate + factor * (images.float() - degenerate)).clamp(0, 255).to(torch.uint8)
-
-
-def _grey(images: Tensor) -> Tensor:
-    """Grey [B, 1, H, W] as int32, by PIL's fixed-point weights."""
-    x = images.int()
-    if images.shape[1] == 1:
-        return x
-    return ((19595 * x[:, 0] + 38470 * x[:, 1] + 7471 * x[:, 2] + 0x8000) >> 16)[:, None]
 
 
 def _affine(images: Tensor, matrix: list[list[Tensor]], x: Tensor | None = None, y: Tensor | None = None) -> Tensor:

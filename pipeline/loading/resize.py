@@ -14,6 +14,8 @@ import torch
 from numpy.typing import NDArray
 from torch.nn.functional import interpolate
 
+from pipeline.pixels.interpolation import Interpolation
+
 
 def resize_to_square(pixels: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
     """The centre square of an image, resized to [size, size, C], uint8.
@@ -29,8 +31,10 @@ def resize_to_square(pixels: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
     return pixels[top : top + size, left : left + size]
 
 
-def resize(pixels: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint8]:
-    """An image uint8 [H, W, C] resized to [height, width, C], antialiased bilinear on uint8."""
+def resize(
+    pixels: NDArray[np.uint8], height: int, width: int, interpolation: Interpolation = "bilinear"
+) -> NDArray[np.uint8]:
+    """An image uint8 [H, W, C] resized to [height, width, C], antialiased on uint8."""
     if pixels.shape[:2] == (height, width):
         return pixels
     # One torch operation, on contiguous channels-last memory: on a view of a larger image it takes twice as long, and
@@ -38,5 +42,5 @@ def resize(pixels: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uin
     batch = np.empty((1, *pixels.shape), np.uint8)
     batch[0] = pixels
     images = torch.from_numpy(batch.transpose(0, 3, 1, 2))
-    scaled = interpolate(images, size=(height, width), mode="bilinear", antialias=True).numpy()
+    scaled = interpolate(images, size=(height, width), mode=interpolation, antialias=True).numpy()
     return scaled[0].transpose(1, 2, 0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -73,6 +74,27 @@ def test_resizing_is_torchvisions_resize_and_centre_crop(height: int, width: int
     planes = torch.from_numpy(pixels.transpose(2, 0, 1).copy())
     theirs = v2.Compose([v2.Resize(size, antialias=True), v2.CenterCrop(size)])(planes)
     np.testing.assert_array_equal(resize_to_square(pixels, size), theirs.permute(1, 2, 0))
+
+
+@given(st.integers(8, 90), st.integers(8, 90), st.integers(4, 64))
+@settings(max_examples=60, deadline=None)
+def test_bicubic_resizing_is_torchvisions(height: int, width: int, size: int) -> None:
+    pixels = hwc(gradient(width, height))
+    planes = torch.from_numpy(pixels.transpose(2, 0, 1).copy())
+    theirs = v2.functional.resize(planes, [size, size], v2.InterpolationMode.BICUBIC, antialias=True)
+    np.testing.assert_array_equal(resize(pixels, size, size, "bicubic"), theirs.permute(1, 2, 0))
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG"])
+def test_a_crop_is_scaled_with_its_interpolation(kind: str) -> None:
+    image = gradient(60, 50).effect_spread(4)
+    data, crop = encoded(image, kind, **({"quality": 95} if kind == "JPEG" else {})), Crop(0.7, 1.2, 0.4, 0.6)
+    top, left, height, width = crop.box(50, 60)
+    box = Image.open(io.BytesIO(data)).crop((left, top, left + width, top + height))
+    bicubic = decode(data, size=40, crop=replace(crop, interpolation="bicubic")).astype(int)
+    theirs = hwc(box.resize((40, 40), Image.Resampling.BICUBIC)).astype(int)
+    assert np.abs(bicubic - theirs).max() <= 1
+    assert np.abs(bicubic - decode(data, size=40, crop=crop)).max() > 3  # bilinear is another image
 
 
 def test_a_square_is_scaled_whole_as_pil_scales_it() -> None:

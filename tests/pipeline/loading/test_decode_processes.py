@@ -11,6 +11,7 @@ import sys
 import textwrap
 import time
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ import torch
 
 from pipeline.errors import DamagedError, WorkError
 from pipeline.loading.augment_config import AugmentConfig
+from pipeline.loading.auto_augment_config import AugMixConfig
 from pipeline.loading.decode_processes import _picklable
 from pipeline.loading.loader import Loader
 from pipeline.loading.policies.shuffled import Shuffled
@@ -109,6 +111,15 @@ def test_batches_of_any_size_are_those_of_threads_and_nobody_need_close_their_lo
     del loader
     gc.collect()
     assert [process.returncode for process in processes] == [0, 0]
+
+
+@pytest.mark.usefixtures("forked_decoding")
+def test_every_new_augmentation_is_that_of_threads(shards: Any) -> None:
+    augment = AugmentConfig(
+        interpolation="bicubic", hue=0.2, erase=0.5, erase_fill="noise", auto_augment=AugMixConfig(severity=9)
+    )
+    with closing(loader_of(shards, augment=augment, processes=2)) as loader:
+        assert_same(loader.batches(0, 3), loader_of(shards, augment=augment, threads=1).batches(0, 3))
 
 
 @pytest.mark.usefixtures("forked_decoding")

@@ -10,7 +10,14 @@ import torch
 from torch import Tensor
 
 from pipeline.loading.augment import apply_on_device, view_parameters
-from pipeline.loading.augment_config import AugmentConfig, RandAugmentConfig
+from pipeline.loading.augment_config import AugmentConfig
+from pipeline.loading.auto_augment_config import (
+    AugMixConfig,
+    AutoAugmentConfig,
+    RandAugmentConfig,
+    ThreeAugmentConfig,
+    TrivialAugmentConfig,
+)
 from pipeline.loading.loader import Loader
 from pipeline.loading.policies.shuffled import Shuffled
 from pipeline.loading.rand_augment import OPERATIONS
@@ -22,7 +29,7 @@ pytestmark = [pytest.mark.gpu, pytest.mark.usefixtures("without_tf32")]
 GPU = torch.device("cuda", 0)
 MOVING = ("rotate", "shear_x", "shear_y", "translate_x", "translate_y")
 PLAIN = AugmentConfig(crop_min_area=0.3, flip=0.5, brightness=0.4, contrast=0.4, saturation=0.4, erase=0.5)
-EVERYTHING = PLAIN.model_copy(update={"rand_augment": RandAugmentConfig(), "scale_jitter": (1.2, 2.4)})
+EVERYTHING = PLAIN.model_copy(update={"auto_augment": RandAugmentConfig(), "scale_jitter": (1.2, 2.4)})
 
 
 def images_of(count: int, channels: int = 3, side: int = 40) -> Tensor:
@@ -57,6 +64,30 @@ def test_an_operation_of_rand_augment_gives_the_same_image(name: str, channels: 
         assert (on_gpu.int() - on_cpu.int()).abs().max() <= 1
     else:
         assert torch.equal(on_gpu, on_cpu)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_noise_gives_the_same_bits(channels: int) -> None:
+    config = PLAIN.model_copy(update={"erase": 0.7, "erase_fill": "noise"})
+    views = view_parameters(config, 7, 3, np.arange(256))
+    on_gpu = apply_on_device(images_of(256, channels).to(GPU), views)
+    assert torch.equal(on_gpu.cpu(), apply_on_device(images_of(256, channels), views))
+
+
+def test_a_hue_gives_the_same_image() -> None:
+    views = view_parameters(PLAIN.model_copy(update={"hue": 0.5}), 7, 3, np.arange(256))
+    on_gpu = apply_on_device(images_of(256).to(GPU), views)
+    assert_nearly_the_same(on_gpu.cpu(), apply_on_device(images_of(256), views))
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("kind", [TrivialAugmentConfig(), AutoAugmentConfig(), AugMixConfig(), ThreeAugmentConfig()])
+def test_automatic_augmentation_gives_nearly_the_image_of_pil(kind: Any, channels: int) -> None:
+    views = view_parameters(PLAIN.model_copy(update={"auto_augment": kind}), 7, 3, np.arange(256))
+    on_gpu = apply_on_device(images_of(256, channels).to(GPU), views).cpu().int()
+    off = (on_gpu - apply_on_device(images_of(256, channels), views).int()).abs()
+    assert (off > 2).float().mean() < 0.01  # a level that equalize or posterize makes larger
+    assert off.float().mean() < 0.5
 
 
 @pytest.mark.parametrize("channels", [1, 3])

@@ -16,6 +16,12 @@ import torch
 from pipeline.config import parse_config
 from pipeline.errors import DamagedError, InputError
 from pipeline.loading.augment_config import AugmentConfig
+from pipeline.loading.auto_augment_config import (
+    AugMixConfig,
+    AutoAugmentConfig,
+    ThreeAugmentConfig,
+    TrivialAugmentConfig,
+)
 from pipeline.loading.decode_pool import DecodePool
 from pipeline.loading.evaluation_batches import evaluation_batches
 from pipeline.loading.loader import Loader, build_loader
@@ -74,6 +80,17 @@ def test_global_batch_has_the_same_pixels_on_any_number_of_workers(
         for name in ("images", "ids", "labels", "tokens"):
             joined = torch.cat([getattr(part[step], name) for part in parts])
             assert torch.equal(joined, getattr(expected, name)), (step, name)
+
+
+@pytest.mark.parametrize(
+    "auto_augment", [TrivialAugmentConfig(), AutoAugmentConfig(), AugMixConfig(), ThreeAugmentConfig()]
+)
+def test_every_augmentation_is_the_same_on_any_number_of_workers_and_threads(shards: Any, auto_augment: Any) -> None:
+    augment = AugmentConfig(interpolation="bicubic", hue=0.2, erase=0.5, erase_fill="noise", auto_augment=auto_augment)
+    whole = loader_of(shards, augment=augment, threads=3).batches(2, 5)
+    parts = [loader_of(shards, augment=augment, threads=1, rank=rank, world=3).batches(2, 5) for rank in range(3)]
+    for batch, *slices in zip(whole, *parts, strict=True):
+        assert torch.equal(batch.images, torch.cat([part.images for part in slices]))
 
 
 @pytest.mark.parametrize("start", [1, 4, 9])

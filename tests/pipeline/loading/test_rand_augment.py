@@ -8,7 +8,7 @@ import torch
 from PIL import Image, ImageEnhance, ImageFilter, ImageOps
 
 from pipeline.counter_rng import generator
-from pipeline.loading.augment_config import RandAugmentConfig
+from pipeline.loading.auto_augment_config import RandAugmentConfig
 from pipeline.loading.rand_augment import OPERATIONS, draw, rand_augment
 
 CONFIG = RandAugmentConfig()

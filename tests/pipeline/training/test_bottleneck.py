@@ -17,7 +17,8 @@ from torch import nn
 
 from pipeline.artifacts import Artifact, ArtifactStore
 from pipeline.loading import decode_processes
-from pipeline.loading.augment_config import AugmentConfig, RandAugmentConfig
+from pipeline.loading.augment_config import AugmentConfig
+from pipeline.loading.auto_augment_config import RandAugmentConfig
 from pipeline.loading.batch import Batch
 from pipeline.loading.loader import Loader
 from pipeline.loading.loader_facts import LoaderFacts
@@ -25,6 +26,7 @@ from pipeline.loading.policies.shuffled import Shuffled
 from pipeline.loading.reader import SampleReader
 from pipeline.preprocessing import Preprocessing
 from pipeline.sharding.format.index import SampleIndex, SampleRow, content_hash
+from pipeline.training import bottleneck
 from pipeline.training.bottleneck import bottleneck_note, slowest_part
 from pipeline.training.classification import Classification
 from pipeline.training.loop import FitResult, fit
@@ -112,6 +114,13 @@ def test_a_slow_reader_is_named_and_more_threads_are_the_advice(small: Artifact)
     assert result.metric_rows[-1]["time/read_ms_per_image"] > 15
 
 
+@pytest.fixture
+def also_short(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Trainings of a second have a note too."""
+    monkeypatch.setattr(bottleneck, "_LEAST_SECONDS", 0.2)
+
+
+@pytest.mark.usefixtures("also_short")
 def test_large_photos_are_named_with_the_size_to_store_them_in(store: ArtifactStore) -> None:
     # Whole images: a crop would be decoded at a fraction of its size.
     result, facts = trained(write_photos(store, 800), 32)
@@ -126,9 +135,10 @@ def test_large_photos_are_named_with_the_size_to_store_them_in(store: ArtifactSt
     assert "set loader.threads=4, or store smaller images" in more
 
 
+@pytest.mark.usefixtures("also_short")
 def test_a_slow_augmentation_is_named(small: Artifact) -> None:
     # Decoding 32 pixels is cheap; eight operations on 128 are not.
-    heavy = AugmentConfig(rand_augment=RandAugmentConfig(layers=8, probability=1.0))
+    heavy = AugmentConfig(auto_augment=RandAugmentConfig(layers=8, probability=1.0))
     result, facts = trained(small, 128, augment=heavy)
     assert slowest_part(result.times) == "augment"
     note = bottleneck_note(result.times, facts, cores=2)
