@@ -20,13 +20,14 @@ from pipeline.artifacts import Artifact, ArtifactStore
 from pipeline.errors import WorkError
 from pipeline.exported_model import ExportedModel
 from pipeline.stage import run_stage
-from pipeline.training import ray_train
+from pipeline.training import ray_train, stage
 from pipeline.training.classification_config import ClassificationConfig
 from pipeline.training.interruption import StopRequest
 from pipeline.training.placement import RunnerConfig
 from pipeline.training.reporter import DriverReporter
 from pipeline.training.stage import ClassificationRecipe, TrainTeacher
 from pipeline.training.worker import CheckpointLocation
+from tests.held_training import held_recipe
 
 BuildConfig = Callable[..., ClassificationConfig]
 SGD = {"kind": "sgd", "lr": 0.05}
@@ -65,6 +66,19 @@ def on_ray(workers: int) -> dict[str, object]:
     return {"runner": "ray", "workers": workers, "cpus_per_worker": 1, "tracking": False}
 
 
+@pytest.fixture
+def hold(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[int], Path]:
+    """Holds trainings at a step while the returned file exists, so that none ends before the test has looked at it."""
+
+    def held(from_step: int) -> Path:
+        while_exists = tmp_path / "held"
+        while_exists.touch()
+        monkeypatch.setattr(stage, "ClassificationRecipe", held_recipe(from_step, while_exists))
+        return while_exists
+
+    return held
+
+
 @pytest.mark.ray
 def test_two_workers_end_where_one_process_ends(
     store: ArtifactStore,
@@ -72,17 +86,20 @@ def test_two_workers_end_where_one_process_ends(
     other_store: ArtifactStore,
     small_config: BuildConfig,
     listeners: Callable[[int], list[Any]],
+    hold: Callable[[int], Path],
 ) -> None:
     if (os.cpu_count() or 1) < 2:
         pytest.skip("two workers need two cores")
     shape = {"steps": 6, "optimizer": SGD, "model": STEADY}
     notes: list[str] = []
     open_ports: list[Any] = []
+    held = hold(1)
 
     def progress(*, step: int = 0, total: int | None = None, note: str = "", **numbers: float) -> None:
         notes.append(note)
         if step and not open_ports:
             open_ports.extend(listeners(os.getpid()))
+            held.unlink()
 
     two = run_stage(
         TrainTeacher(), small_config(**shape, runner=on_ray(2)), {"shards": digits}, store=store, progress=progress
@@ -140,21 +157,23 @@ def test_a_worker_keeps_freed_memory_for_the_next_step(
 @pytest.mark.ray
 @pytest.mark.parametrize("lost", ["ray::RayTrainWorker", "ray::Channel"])
 def test_a_lost_process_of_ray_is_replaced_and_the_training_goes_on(
-    lost: str, store: ArtifactStore, digits: Artifact, small_config: BuildConfig
+    lost: str, store: ArtifactStore, digits: Artifact, small_config: BuildConfig, hold: Callable[[int], Path]
 ) -> None:
     """Without the channel, Ray itself must be started again."""
     killed: list[int] = []
+    held = hold(60)
 
     def kill_once(*, step: int = 0, total: int | None = None, note: str = "", **numbers: float) -> None:
         if step >= 60 and not killed:
             killed.extend(pid for pid, line in family(os.getpid()).items() if lost in line)
             for pid in killed:
                 os.kill(pid, signal.SIGKILL)
+            held.unlink()
 
-    config = small_config(steps=800, checkpoint_every_steps=50, evaluate_every_epochs=0, runner=on_ray(1))
+    config = small_config(steps=100, checkpoint_every_steps=50, evaluate_every_epochs=0, runner=on_ray(1))
     artifact = run_stage(TrainTeacher(), config, {"shards": digits}, store=store, progress=kill_once)
     assert killed
-    assert artifact.summary["steps"] == 800
+    assert artifact.summary["steps"] == 100
 
 
 @pytest.mark.ray
