@@ -92,6 +92,8 @@ class ContrastiveConfig(Config):
             raise ValueError(
                 "training.export_weights: best is for classifiers, which have a validation accuracy; set ema or raw"
             )
+        if self.training.parallelism == "fsdp":
+            raise ValueError("training.parallelism: fsdp is for classifiers; set it to ddp")
         if self.training.freeze_batch_norm:
             raise ValueError("training.freeze_batch_norm: is for classifiers; leave it out")
         if self.training.optimizer.layer_decay is not None:

@@ -19,12 +19,13 @@ from collections.abc import Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
 from threading import Thread
-from typing import Any
+from typing import Any, Protocol
 
 from torch import Tensor
 
 from pipeline.errors import WorkError, first_line
-from pipeline.training.checkpoint import Checkpoint, Checkpoints
+from pipeline.training.checkpoint import Checkpoint
+from pipeline.training.fsdp.tensor_parts import is_divided, is_part, on_host
 
 _log = logging.getLogger("tutelage.training")
 
@@ -41,6 +42,21 @@ class UnwrittenError(WorkError):
         )
 
 
+class SavesCheckpoints(Protocol):
+    """Checkpoints, or ShardedCheckpoints."""
+
+    @property
+    def prefix(self) -> str:
+        """Their folder in the storage."""
+
+    def save(self, checkpoint: Checkpoint) -> None:
+        """Writes a checkpoint, whose tensors are in host memory.
+
+        Raises:
+            OSError, WorkError: it cannot be written.
+        """
+
+
 class CheckpointWriter:
     """Writes one checkpoint at a time.
 
@@ -48,7 +64,7 @@ class CheckpointWriter:
     error is a defect, or a refusal of the storage such as wrong keys, which each of them raises.
     """
 
-    def __init__(self, checkpoints: Checkpoints) -> None:
+    def __init__(self, checkpoints: SavesCheckpoints) -> None:
         self._checkpoints = checkpoints
         self._write: Future[None] | None = None
 
@@ -111,6 +127,8 @@ class CheckpointWriter:
 
 def _on_host(value: Any, copies: dict[tuple[Any, ...], Tensor]) -> Any:
     """A copy in host memory, in which tensors that are the same remain the same."""
+    if is_divided(value) or is_part(value):
+        return on_host(value)
     if isinstance(value, Tensor):
         same = (value.untyped_storage().data_ptr(), value.storage_offset(), value.shape, value.stride(), value.dtype)
         if same not in copies:

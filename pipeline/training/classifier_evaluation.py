@@ -15,6 +15,7 @@ from pipeline.evaluation.metrics import calibration_error_of, calibration_sums, 
 from pipeline.loading.batch import Batch
 from pipeline.micro_batches import in_micro_batches
 from pipeline.preprocessing import Preprocessing
+from pipeline.training.fsdp.equal_passes import finish_passes
 from pipeline.training.task import Measurement
 
 _COUNTS = ("images", "correct", "predicted")
@@ -69,6 +70,7 @@ class ClassifierEvaluation:
             totals[1] += F.cross_entropy(logits, labels, reduction="sum")
             totals[2] += len(labels)
             outcomes.append((labels, top[:, 0], logits.softmax(dim=1).amax(dim=1)))
+        finish_passes(model)
         # Outcomes stay on the device until here, so that a batch does not wait for the one before.
         sums = torch.cat([totals, _outcome_sums(outcomes, self._classes).to(self.device)])
         if self.world > 1:

@@ -11,13 +11,14 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from pipeline.training.fsdp.tensor_parts import on_host
 from pipeline.training.task import Measurement
 
 METRIC = "val/accuracy"
 
 
 class EarlyStopping:
-    """Counts the evaluations without gain, and keeps the weights of the best one on the CPU.
+    """Counts the evaluations without gain, and keeps the weights of the best one (with FSDP, its part) on the CPU.
 
     Args:
         patience: number of evaluations in a row without a higher METRIC after which the training ends.
@@ -40,7 +41,7 @@ class EarlyStopping:
         """Records the evaluation of `model` after `step`; of equal ones the first is the best."""
         if metrics[METRIC] > self.best:
             self.best, self.best_step, self.without_gain = metrics[METRIC], step, 0
-            self.weights = {name: value.detach().cpu().clone() for name, value in model.state_dict().items()}
+            self.weights = {name: on_host(value) for name, value in model.state_dict().items()}
             self.per_class = metrics.per_class
         else:
             self.without_gain += 1

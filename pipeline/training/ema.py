@@ -7,6 +7,8 @@ import copy
 import torch
 from torch import Tensor, nn
 
+from pipeline.training.fsdp.tensor_parts import is_divided, local
+
 
 def ramped_decay(decay: float, updates: int) -> float:
     """The decay after `updates` updates: small at first, so that the initial weights soon lose influence.
@@ -27,13 +29,18 @@ class WeightAverage:
     def __init__(self, model: nn.Module, decay: float) -> None:
         self.decay = decay
         self.module = copy.deepcopy(model).eval().requires_grad_(False)
+        self.pair(model)
+
+    def pair(self, model: nn.Module) -> None:
+        """Finds the tensors of `model`; again, after they were divided among ranks, as those of the average were."""
         self._averaged, self._copied = _pairs(self.module, model)
 
     @torch.no_grad()
     def update(self, updates: int) -> None:
         """Adds the model's current weights to the average; `updates` is the number of earlier updates."""
         weight = 1.0 - ramped_decay(self.decay, updates)
-        torch._foreach_lerp_(self._averaged[0], self._averaged[1], weight)
+        averaged, values = ([local(tensor) for tensor in tensors] for tensors in self._averaged)
+        torch._foreach_lerp_(averaged, values, weight)
         for target, source in zip(*self._copied, strict=True):
             target.copy_(source)
 
@@ -48,6 +55,6 @@ def _pairs(average: nn.Module, model: nn.Module) -> tuple[_Pair, _Pair]:
     sources = model.state_dict(keep_vars=True)
     for name, target in average.state_dict(keep_vars=True).items():
         targets, values = averaged if target.is_floating_point() else copied
-        targets.append(target.detach())
-        values.append(sources[name].detach())
+        targets.append(target if is_divided(target) else target.detach())
+        values.append(sources[name] if is_divided(target) else sources[name].detach())
     return averaged, copied

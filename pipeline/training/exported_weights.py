@@ -6,7 +6,7 @@ those of the other ones end in "_raw" or "_ema". So early stopping, charts and s
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from torch import Tensor, nn
@@ -80,11 +80,15 @@ class ExportedWeights:
 
 def exported_state(checkpoint: Checkpoint) -> dict[str, Tensor]:
     """The state dict to export, from the last checkpoint of a training: with early stopping that of its best step."""
-    tensors = checkpoint.tensors
-    if "best" in tensors:
-        return dict(tensors["best"])
-    default = "ema" if "average" in tensors else "raw"
-    return dict(tensors[_TENSORS[checkpoint.notes.get("exported", {}).get("weights", default)]])
+    return dict(checkpoint.tensors[exported_part(checkpoint.tensors, checkpoint.notes)])
+
+
+def exported_part(parts: Collection[str], notes: Mapping[str, Any]) -> str:
+    """Which part of a checkpoint is exported: "best", "average" or "model"."""
+    if "best" in parts:
+        return "best"
+    default = "ema" if "average" in parts else "raw"
+    return _TENSORS[notes.get("exported", {}).get("weights", default)]
 
 
 def exported_per_class(checkpoint: Checkpoint) -> dict[str, list[int]]:

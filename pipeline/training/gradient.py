@@ -6,12 +6,13 @@ from contextlib import nullcontext
 
 import torch
 from torch import nn
-from torch.nn.parallel import DistributedDataParallel
 
 from pipeline import counter_rng
 from pipeline.loading.batch import Batch
 from pipeline.training.batching import split
+from pipeline.training.fsdp.tensor_parts import whole
 from pipeline.training.meter import Meter
+from pipeline.training.parallelism import without_exchange
 from pipeline.training.precision import LossScale, autocast
 from pipeline.training.task import Task
 from pipeline.training.training_config import TrainingConfig
@@ -40,8 +41,7 @@ def backward(
     for number, micro_batch in enumerate(micro_batches, start=1):
         samples = len(micro_batch.ids)
         # Ranks exchange gradients once per step, with the last micro-batch.
-        local_only = isinstance(model, DistributedDataParallel) and number < len(micro_batches)
-        with model.no_sync() if local_only else nullcontext():  # type: ignore[operator]
+        with without_exchange(model) if number < len(micro_batches) else nullcontext():
             with autocast(training, batch.images.device):
                 output = task.training_step(model, micro_batch)
             share = samples * world / batch.global_size
@@ -53,7 +53,8 @@ def backward(
 def clip_gradient(model: nn.Module, clip_norm: float | None) -> torch.Tensor:
     """Clips the gradient; returns its norm before clipping."""
     parameters = list(model.parameters())  # once: this walks through all modules
-    norm = nn.utils.get_total_norm([parameter.grad for parameter in parameters if parameter.grad is not None])
+    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+    norm = whole(nn.utils.get_total_norm(gradients))
     if clip_norm is not None:
         nn.utils.clip_grads_with_norm_(parameters, clip_norm, norm)
     return norm

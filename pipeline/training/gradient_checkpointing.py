@@ -45,8 +45,14 @@ def check_blocks(model: nn.Module) -> None:
         )
 
 
+_classes: dict[type[nn.Module], type[nn.Module]] = {}
+
+
 def _checkpointed(kind: type[nn.Module]) -> type[nn.Module]:
-    return type(kind.__name__, (_Checkpointed, kind), {})
+    """One class for all blocks of a kind, by which `model_blocks` still finds them."""
+    if kind not in _classes:
+        _classes[kind] = type(kind.__name__, (_Checkpointed, kind), {})
+    return _classes[kind]
 
 
 class _Checkpointed(nn.Module):

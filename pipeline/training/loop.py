@@ -34,12 +34,11 @@ from torch import nn
 from pipeline.errors import WorkError
 from pipeline.loading.batch import Batch
 from pipeline.training.checkpoint import Checkpoints
-from pipeline.training.checkpoint_writer import CheckpointWriter
 from pipeline.training.damage import exchange_damaged
-from pipeline.training.data_parallel import check_same_step, wrap_in_ddp
+from pipeline.training.data_parallel import check_same_step
 from pipeline.training.early_stopping import EarlyStopping
-from pipeline.training.ema import WeightAverage
 from pipeline.training.exported_weights import ExportedWeights
+from pipeline.training.fsdp.tensor_parts import load_weights
 from pipeline.training.gradient import backward, clip_gradient, seed_torch
 from pipeline.training.interruption import StoppedError
 from pipeline.training.meter import Meter
@@ -47,6 +46,7 @@ from pipeline.training.model_preparation import prepare_model
 from pipeline.training.nonfinite import NonFiniteSteps
 from pipeline.training.optim import build_optimizer, set_learning_rate
 from pipeline.training.out_of_memory import step_memory
+from pipeline.training.parallelism import parallelism
 from pipeline.training.precision import LossScale, autocast
 from pipeline.training.reporter import NullReporter, Reporter
 from pipeline.training.running_statistics import average_running_statistics
@@ -98,7 +98,7 @@ def fit(
 
     Args:
         objects: the model is on `device`; where `world` > 1 torch.distributed is initialised.
-        checkpoints: read by every rank, written by rank 0.
+        checkpoints: read by every rank; written by rank 0, with FSDP by every rank.
         reporter: receives progress and rows from rank 0; see Reporter.
     Raises:
         InputError: the batch cannot be divided among the ranks, or batch norm cannot be synchronised.
@@ -135,7 +135,8 @@ class _Run:
         self._checkpoints, self._reporter = checkpoints, reporter
         self._total = training.total_steps(objects.epoch_samples)
         self._log_every = max(training.log_every_steps, -(-self._total // _MAX_METRIC_ROWS))
-        self._average = WeightAverage(model, training.ema_decay) if training.ema_decay is not None else None
+        self._parallel = parallelism(training, device, rank, world)
+        self._average = self._parallel.average(model, training.ema_decay)
         self._optimizer = build_optimizer(model, training.optimizer)
         self._loss_scale = LossScale(training, device)
         self._meter = Meter(device, world, loader.times)
@@ -154,9 +155,10 @@ class _Run:
             self._early_stopping,
         )
         self._resume()
-        self._wrapped = wrap_in_ddp(model, device) if world > 1 else model
+        self._wrapped = self._parallel.wrap(model)
         self._meter.watch(self._wrapped)
-        self._writer = CheckpointWriter(checkpoints) if checkpoints is not None and rank == 0 else None
+        written = checkpoints if checkpoints is not None and checkpoints.WRITABLE else None
+        self._writer = self._parallel.writer(written) if written is not None else None
         self._saved_at, self._reported_at = time.monotonic(), 0.0
 
     def train(self) -> FitResult:
@@ -231,7 +233,7 @@ class _Run:
         """Reports, logs, evaluates and saves what is due after a step.
 
         Raises:
-            StoppedError: a stop was requested. Only rank 0 raises it; Ray Train then ends the other ranks.
+            StoppedError: a stop was requested. With DDP only rank 0 raises it; Ray Train then ends the other ranks.
         """
         step, total = self._state.step, self._total
         if self._rank == 0 and time.monotonic() - self._reported_at >= _PROGRESS_EVERY_S:
@@ -250,7 +252,9 @@ class _Run:
             self._record_means()
         if self._writer is not None:
             self._writer.check()
-        if self._reporter.checkpoint_requested() or stop_requested or finished or self._checkpoint_due():
+        due = self._reporter.checkpoint_requested() or stop_requested or finished or self._checkpoint_due()
+        stop_requested, due = self._parallel.decide(stop_requested, due)
+        if due:
             self._save(wait=stop_requested or finished)
         if stop_requested and not finished:
             raise StoppedError(f"stopped at step {step} of {total}; run it again to go on from there")
@@ -269,11 +273,15 @@ class _Run:
             return True
         return time.monotonic() - self._saved_at >= self._training.checkpoint_every_s
 
-    def _resume(self) -> None:
+    def _resume(self) -> bool:
+        """Loads the newest checkpoint; whether there is one."""
+        newest = None
         if self._checkpoints is not None:
-            self._state.resume(self._checkpoints.newest())
+            newest = self._parallel.newest(self._checkpoints, self._model, self._average, self._optimizer)
+            self._state.resume(newest)
         if self._world > 1:
             check_same_step(self._state.step, self._device)
+        return newest is not None
 
     def _record(self, numbers: Mapping[str, float]) -> None:
         step = self._state.step
@@ -294,9 +302,9 @@ class _Run:
         return self._training.learning_rate(step, self._total, self._objects.epoch_samples)
 
     def _evaluate(self) -> None:
-        evaluate = self._objects.evaluate
-        if evaluate is None:
+        if self._objects.evaluate is None:
             return
+        evaluate = self._parallel.evaluation(self._objects.evaluate)
         with self._meter.clock.timed("evaluation"):
             measured = self._exported.measure(lambda module: self._in_eval_mode(evaluate, module))
         self._record(measured)
@@ -321,6 +329,7 @@ class _Run:
         state, early_stopping, exported = self._state, self._early_stopping, self._exported
         notes = [
             self._training.short_epoch_note(self._objects.epoch_samples),
+            self._training.undivided_note(self._world),
             exported.note(),
             self._nonfinite.note(),
         ]
@@ -328,7 +337,7 @@ class _Run:
         if early_stopping is not None:
             notes.append(early_stopping.note(state.step, self._total))
             if early_stopping.weights:
-                exported.module.load_state_dict(early_stopping.weights)
+                load_weights(exported.module, early_stopping.weights)
                 best_step = early_stopping.best_step
         return FitResult(
             exported.module.eval(),

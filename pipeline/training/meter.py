@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from pipeline.loading.part_times import PartSeconds, PartTimes
+from pipeline.training.fsdp.tensor_parts import is_divided
 from pipeline.training.part_clock import COMPUTED, PartClock, exposed_reduction_s
 from pipeline.training.step_flops import image_flops, peak_tflops
 from pipeline.training.task import StepOutput
@@ -159,7 +160,7 @@ class Meter:
 
     def _utilization(self, images_per_s: float) -> float | None:
         """The model FLOPs utilisation of all ranks; None where the peak of the device is not known."""
-        if self._peak_tflops is None or self._model is None:
+        if self._peak_tflops is None or self._model is None or any(map(is_divided, self._model.parameters())):
             return None
         if self._image_flops is None:  # once: it takes a second
             model = self._model.module if isinstance(self._model, DistributedDataParallel) else self._model

@@ -141,11 +141,12 @@ class NonFiniteSteps:
             raise NonFiniteError(failed[0])
 
     @contextmanager
-    def recovered(self, resume: Callable[[], None]) -> Iterator[None]:
+    def recovered(self, resume: Callable[[], bool]) -> Iterator[None]:
         """Rolls back after a step in this context that was not finite; the context ends without the error.
 
         Args:
-            resume: loads the newest checkpoint; the write of a checkpoint within the context has ended.
+            resume: loads the newest checkpoint, and returns whether there is one; the write of a checkpoint within the
+                context has ended.
         Raises:
             NonFiniteError: no rollback is configured, or too many steps were skipped; the batch is saved.
         """
@@ -168,10 +169,8 @@ class NonFiniteSteps:
             )
             if self._world > 1:
                 dist.barrier()  # rank 0 may have been writing the checkpoint that the others read now
-            assert self._checkpoints is not None
-            if self._checkpoints.newest() is None:  # the disk was full
+            if not resume():  # the disk was full
                 raise NonFiniteError(error.step, self._files[error.step]) from None
-            resume()
 
     def note(self) -> str | None:
         """A sentence about the skipped steps, if there are any."""

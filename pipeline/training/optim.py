@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from pipeline.training.fsdp.tensor_parts import is_divided
 from pipeline.training.lamb import Lamb
 from pipeline.training.layer_depths import layer_depths
 from pipeline.training.muon import MuonWithAdamW, hidden_matrices, split_groups
@@ -53,7 +54,9 @@ def build_optimizer(model: nn.Module, config: Optimizer) -> torch.optim.Optimize
     groups = parameter_groups(model, config.weight_decay, config.layer_decay)
     if isinstance(config, SGDConfig):
         nesterov = config.nesterov and config.momentum > 0
-        return torch.optim.SGD(groups, lr=config.lr, momentum=config.momentum, nesterov=nesterov, fused=True)
+        # The fused kernel does not know divided parameters.
+        kernel = {"foreach": True} if any(map(is_divided, model.parameters())) else {"fused": True}
+        return torch.optim.SGD(groups, lr=config.lr, momentum=config.momentum, nesterov=nesterov, **kernel)
     if isinstance(config, RMSpropConfig):
         return torch.optim.RMSprop(
             groups, lr=config.lr, alpha=config.decay, momentum=config.momentum, eps=config.eps, foreach=True

@@ -19,7 +19,7 @@ import torch
 from pipeline.errors import InputError
 from pipeline.progress import Progress
 from pipeline.storage import open_storage
-from pipeline.training.checkpoint import Checkpoint, Checkpoints, step_of
+from pipeline.training.checkpoint import Checkpoints, step_of
 from pipeline.training.interruption import StopRequest, stoppable
 from pipeline.training.logged_rows import compare_entries, entry_after
 from pipeline.training.observed_step import ObservedStep
@@ -117,15 +117,14 @@ class ReplayLocation(CheckpointLocation):
 
 
 class _ReadCheckpoints(Checkpoints):
+    WRITABLE = False
+
     def __init__(self, store_url: str, prefix: str, step: int) -> None:
         super().__init__(open_storage(store_url), prefix)
         self._step = step
 
-    def _entries(self) -> list[str]:
-        return [path for path in super()._entries() if step_of(path) <= self._step]
-
-    def save(self, checkpoint: Checkpoint) -> None:
-        pass
+    def entries(self) -> list[str]:
+        return [path for path in super().entries() if step_of(path) <= self._step]
 
     def save_beside(self, values: dict[str, Any], path: str) -> None:
         pass

@@ -23,7 +23,7 @@ from pipeline.stage import Workspace
 from pipeline.training import per_class
 from pipeline.training.allocator import freed_memory_kept
 from pipeline.training.bad_batch import copy_bad_batches
-from pipeline.training.exported_weights import exported_per_class, exported_state
+from pipeline.training.exported_weights import exported_part, exported_per_class, exported_state
 from pipeline.training.interruption import stoppable
 from pipeline.training.model_preparation import check_device
 from pipeline.training.per_class import class_columns, class_table
@@ -91,7 +91,7 @@ def execute(
     with stoppable() as stop, _tracked_run(work, params or {}, runner.tracking) as run:
         reporter = DriverReporter(work.progress, run, stop)
         run_info = run_recipe(recipe, runner, location, reporter, work.scratch)
-        last = location.open().newest()
+        last = location.open().newest(part=exported_part)
         if last is None or last.step != run_info["steps"]:
             raise WorkError(f"{location.prefix}: the last checkpoint is missing or damaged; run it again")
         if counts := exported_per_class(last):

@@ -53,7 +53,8 @@ class Task(Protocol):
         """The loss of a batch (or of a micro-batch, under accumulation).
 
         Args:
-            model: in training mode, may be wrapped by DistributedDataParallel: call it, do not access its attributes.
+            model: in training mode, may be wrapped by DistributedDataParallel or divided by FSDP: call it, do not
+                access its attributes.
             batch: on the model's device; uint8 images [B, C, H, W].
 
         torch's generator is already seeded for (seed, step, rank); other random numbers come from

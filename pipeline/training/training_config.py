@@ -158,6 +158,12 @@ class TrainingConfig(Config):
         le=100_000,
         description="Maximum number of steps skipped by on_nonfinite; one more ends the training with an error.",
     )
+    parallelism: Literal["ddp", "fsdp"] = unkeyed(
+        "ddp",
+        description="How several workers share the model. ddp: each has all of it (DistributedDataParallel); fsdp: "
+        "each has a part of weights, gradients and optimiser state (FSDP2), for models too large for one GPU. The "
+        "results are the same to rounding. With one worker it has no effect.",
+    )
     log_every_steps: int = unkeyed(10, ge=1, description="Number of steps between log entries in metrics.jsonl.")
     checkpoint_every_steps: int | None = unkeyed(
         None,
@@ -192,6 +198,16 @@ class TrainingConfig(Config):
             self.schedule.check(self.epochs)
         return self
 
+    @model_validator(mode="after")
+    def _divisible(self) -> TrainingConfig:
+        if self.parallelism == "fsdp" and self.sync_batch_norm:
+            raise ValueError("parallelism=fsdp cannot synchronise batch norm; set sync_batch_norm=false")
+        if self.parallelism == "fsdp" and self.optimizer.kind == "muon":
+            raise ValueError(
+                "parallelism=fsdp: muon needs whole matrices; set optimizer to adamw, sgd, lamb or rmsprop"
+            )
+        return self
+
     def key_value(self, name: str) -> Any:
         """The value in the artifact key; kinds of schedules that were once a plain word still are."""
         return schedule_key(self.schedule) if name == "schedule" else super().key_value(name)
@@ -200,14 +216,15 @@ class TrainingConfig(Config):
         """Checks that each worker has rows of the global batch.
 
         Raises:
-            InputError: a worker has none, or with sync_batch_norm not one for each of its micro-batches.
+            InputError: a worker has none, or with sync_batch_norm or FSDP not one for each of its micro-batches.
         """
         rows = self.global_batch // workers
         if rows < 1:
             raise InputError(f"{workers} workers share global_batch={self.global_batch}: one row each at least")
-        if self.sync_batch_norm and workers > 1 and rows < self.accumulation:
+        equal = "sync_batch_norm" if self.sync_batch_norm else "parallelism" if self.parallelism == "fsdp" else None
+        if equal is not None and workers > 1 and rows < self.accumulation:
             raise InputError(
-                f"training.sync_batch_norm: a worker has {counted(rows, 'row')} of global_batch={self.global_batch} "
+                f"training.{equal}: a worker has {counted(rows, 'row')} of global_batch={self.global_batch} "
                 f"for accumulation={self.accumulation}, and each micro-batch needs one; set accumulation={rows} or less"
             )
 
@@ -233,6 +250,12 @@ class TrainingConfig(Config):
             f"{counted(steps, 'step')} {'is' if steps == 1 else 'are'} {passes:,.1f} epochs; set global_batch "
             f"to {epoch_samples} or less"
         )
+
+    def undivided_note(self, workers: int) -> str | None:
+        """A sentence if FSDP is set and there is one worker; else None."""
+        if self.parallelism == "ddp" or workers > 1:
+            return None
+        return "parallelism=fsdp has no effect with one worker, which has the whole model; set runner.workers"
 
     def peak_lr(self) -> float:
         """The learning rate after the warm-up, scaled to the global batch if a reference is set."""

@@ -12,6 +12,7 @@ from pipeline.training.checkpoint import Checkpoint
 from pipeline.training.early_stopping import EarlyStopping
 from pipeline.training.ema import WeightAverage
 from pipeline.training.exported_weights import ExportedWeights
+from pipeline.training.fsdp.tensor_parts import load_optimizer, load_weights
 from pipeline.training.meter import Meter
 from pipeline.training.nonfinite import NonFiniteSteps
 from pipeline.training.precision import LossScale
@@ -74,12 +75,12 @@ class TrainingState:
         self.loader.policy.load_state(checkpoint.notes["policy"])
         if self.loader.quarantine is not None:
             self.loader.quarantine.merge(checkpoint.notes.get("quarantine", []))
-        self.model.load_state_dict(checkpoint.tensors["model"])
-        self.optimizer.load_state_dict(checkpoint.tensors["optimizer"])
+        load_weights(self.model, checkpoint.tensors["model"])
+        load_optimizer(self.optimizer, checkpoint.tensors["optimizer"])
         if "exported" in checkpoint.notes:
             self.exported.load_state(checkpoint.notes["exported"])
         self.loss_scale.load_state(checkpoint.notes.get("loss_scale", {}))
         if self.early_stopping is not None and "early_stopping" in checkpoint.notes:
             self.early_stopping.load_state(checkpoint.notes["early_stopping"], checkpoint.tensors["best"])
         if self.average is not None:
-            self.average.module.load_state_dict(checkpoint.tensors["average"])
+            load_weights(self.average.module, checkpoint.tensors["average"])

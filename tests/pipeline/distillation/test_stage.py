@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -21,6 +22,8 @@ from pipeline.preprocessing import Preprocessing
 from pipeline.stage import run_stage
 from pipeline.training.mixing import draw_mix
 from pipeline.training.mixing_config import MixingConfig
+from pipeline.training.worker import CheckpointLocation
+from tests.ranks import run_ranks
 
 DIGITS = tuple("0123456789")
 SIDE = 8
@@ -38,6 +41,37 @@ def test_a_student_comes_to_agree_with_its_teacher(
     exported = ExportedModel.open(student)
     assert exported.labels == DIGITS
     assert exported.build()(torch.zeros(1, 1, SIDE, SIDE)).shape == (1, 10)
+
+
+RANK = """
+from pipeline.distillation.config import DistillationConfig
+from pipeline.distillation.stage import DistillationRecipe
+from pipeline.training.reporter import NullReporter
+from pipeline.training.worker import CheckpointLocation, train_recipe
+
+store, config, shards, teacher = arguments
+recipe = DistillationRecipe(DistillationConfig.model_validate_json(config), store, shards, teacher)
+location = CheckpointLocation(store, "work/ranks")
+train_recipe(recipe, torch.device("cpu"), rank, world, location, NullReporter())
+"""
+
+
+def test_a_student_divided_among_two_workers_ends_where_one_worker_ends(
+    store: ArtifactStore, shards: Artifact, build_teacher: Any, config: Any, tmp_path: Path
+) -> None:
+    teacher = build_teacher(store)
+    training = {"steps": 4, "global_batch": 25, "optimizer": {"kind": "sgd", "lr": 0.05}, "precision": "float32"}
+    student = run_stage(
+        DistillStudent(), config(training=training), {"shards": shards, "teacher": teacher}, store=store
+    )
+    divided = config(training={**training, "parallelism": "fsdp"})
+    run_ranks(tmp_path, RANK, 2, store.storage.url, divided.model_dump_json(), shards.name, teacher.name)
+    last = CheckpointLocation(store.storage.url, "work/ranks").open().newest()
+    assert last is not None
+    for name, value in ExportedModel.open(student).weights().items():
+        torch.testing.assert_close(last.tensors["model"][name], value, rtol=1e-5, atol=1e-6)
+    (measured,) = [row for row in last.notes["rows"] if "val/agreement" in row]
+    assert measured["val/agreement"] == pytest.approx(student.summary["val_agreement"], abs=1e-4)
 
 
 @pytest.mark.parametrize(

@@ -227,7 +227,7 @@ def train_ranks(tmp_path: Path) -> Callable[..., CheckpointLocation]:
         rendezvous = f"{mkdtemp(dir=tmp_path)}/ranks"  # a file: a free port may be taken before it is bound
         common = [str(world), rendezvous, device, store.storage.url, config.model_dump_json()]
         ranks = [Forked(code, str(rank), *common, f"shard-dataset/{SHARDS_KEY}") for rank in range(world)]
-        assert [rank.wait(timeout=120) for rank in ranks] == [0] * world
+        assert [rank.wait(timeout=240) for rank in ranks] == [0] * world
         return CheckpointLocation(store.storage.url, "work/ranks")
 
     return train

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import subprocess
 from collections.abc import Callable, Iterator
@@ -14,6 +15,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from model_defs import create_model
 from pipeline.artifacts import Artifact, ArtifactStore
 from pipeline.errors import WorkError
 from pipeline.exported_model import ExportedModel
@@ -22,7 +24,7 @@ from pipeline.loading.part_times import PartTimes
 from pipeline.registration.program import write_programs
 from pipeline.stage import run_stage
 from pipeline.storage.local import LocalStorage
-from pipeline.training.checkpoint import Checkpoints
+from pipeline.training.checkpoint import Checkpoint, Checkpoints
 from pipeline.training.classification import Classification
 from pipeline.training.classification_config import ClassificationConfig
 from pipeline.training.data_parallel import check_same_step, wrap_in_ddp
@@ -36,6 +38,7 @@ from pipeline.training.precision import LossScale
 from pipeline.training.reporter import NullReporter
 from pipeline.training.stage import ClassificationRecipe, TrainTeacher
 from pipeline.training.task import StepOutput, TrainingObjects
+from pipeline.training.training_config import TrainingConfig
 from pipeline.training.worker import CheckpointLocation, train_recipe
 
 pytestmark = [pytest.mark.gpu, pytest.mark.usefixtures("without_tf32")]
@@ -289,6 +292,49 @@ def test_distributed_training_over_nccl_is_training(
     shared = trained(objects, config, GPU)
     state = {name.removeprefix("module."): value for name, value in shared["state"].items()}
     assert_near(alone["state"], state, 1e-3)
+
+
+@pytest.mark.usefixtures("nccl")
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_a_model_divided_over_nccl_trains_and_is_restored_as_a_whole_one(tmp_path: Path, precision: str) -> None:
+    """One rank has all parts; the shards, messages and files are those of several."""
+    from pipeline.training.fsdp.fully_sharded import FullyShardedDataParallel
+    from pipeline.training.fsdp.tensor_parts import load_optimizer, load_weights
+
+    torch.manual_seed(0)
+    whole = create_model("vit_micro", num_classes=10, img_size=32, patch_size=8, depth=2).to(GPU)
+    divided, parallel = copy.deepcopy(whole), FullyShardedDataParallel(GPU, 0)
+    average = parallel.average(divided, 0.9)
+    assert average is not None
+    config, images = TrainingConfig().optimizer, torch.randn(8, 3, 32, 32, device=GPU)
+    models, optimizers = (whole, divided), (build_optimizer(whole, config), build_optimizer(divided, config))
+    for step in range(3):
+        for model, optimizer in zip(models, optimizers, strict=True):
+            with torch.autocast("cuda", torch.bfloat16, enabled=precision == "bfloat16"):
+                loss = model(images).float().square().mean()
+            loss.backward()
+            clip_gradient(model, 1.0)
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+        average.update(step)
+    trained = {name: value.full_tensor() for name, value in divided.named_parameters()}
+    for name, value in whole.named_parameters():
+        torch.testing.assert_close(trained[name], value, rtol=1e-3, atol=1e-4)
+
+    checkpoints = Checkpoints(LocalStorage(tmp_path / "checkpoints"), "here")
+    tensors = {"model": divided.state_dict(), "optimizer": optimizers[1].state_dict()}
+    writer = parallel.writer(checkpoints)
+    assert writer is not None
+    writer.start(Checkpoint(3, {**tensors, "average": average.module.state_dict()}, {}))
+    writer.wait()
+    for parameter in divided.parameters():
+        parameter.data.zero_()
+    found = parallel.newest(checkpoints, divided, average, optimizers[1])
+    assert found is not None
+    load_weights(divided, found.tensors["model"])
+    load_optimizer(optimizers[1], found.tensors["optimizer"])
+    for name, value in divided.named_parameters():
+        assert torch.equal(value.full_tensor(), trained[name]), name
 
 
 def test_two_ranks_on_one_gpu_train_what_one_trains(
