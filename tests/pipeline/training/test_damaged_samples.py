@@ -117,11 +117,14 @@ from pipeline.training.worker import _sum_over_ranks
 
 rank, meeting = int(sys.argv[1]), sys.argv[2]
 dist.init_process_group("gloo", init_method=f"file://{meeting}", rank=rank, world_size=2)
-quarantine = Quarantine(100, 0.02)
+quarantine = Quarantine(100, 0.03)
 said = [exchange_damaged(quarantine, 2, torch.device("cpu"))]
 quarantine.add(DamagedSampleError(5, "a.tar", "five", 0, "wrong"), 3 + rank)
 if rank:
     quarantine.add(DamagedSampleError(6, "a.tar", "six", 0, "wrong"), 1)
+said.append(exchange_damaged(quarantine, 2, torch.device("cpu")))
+if rank:  # the other rank has nothing to report
+    quarantine.add(DamagedSampleError(7, "a.tar", "seven", 0, "wrong"), 8)
 said.append(exchange_damaged(quarantine, 2, torch.device("cpu")))
 print(said, [(line["sample"], line["step"]) for line in quarantine.lines()])
 few = Quarantine(100, 0.01)
@@ -139,6 +142,6 @@ def test_workers_hear_of_each_others_damage_and_stop_together(tmp_path: Path) ->
     ranks = [Forked(_RANK, str(rank), str(tmp_path / "meeting")) for rank in range(2)]
     for rank in ranks:
         said, stopped, lost = rank.communicate(timeout=60).splitlines()
-        assert said == "[{}, {'train/damaged': 2.0}] [(6, 1), (5, 3)]"
+        assert said == "[{}, {'train/damaged': 2.0}, {'train/damaged': 3.0}] [(6, 1), (5, 3), (7, 8)]"
         assert stopped == "2 of 100 training samples are damaged"
         assert lost == "lost 4"
