@@ -94,7 +94,10 @@ def test_a_live_process_that_proc_hides_is_not_taken_for_gone(monkeypatch: pytes
     assert is_left_over(dead, time.time())
 
 
-def test_what_gone_processes_left_aside_is_removed_and_nothing_else(store: ArtifactStore, dead: str) -> None:
+def test_what_gone_processes_left_aside_is_removed_and_nothing_else(
+    store: ArtifactStore, dead: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))  # other tests leave files in the machine's
     aside, fetched = store.local / ".aside", store.local / "fetched" / ".aside"
     gone = [
         put(aside / dead),

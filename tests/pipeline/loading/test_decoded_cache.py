@@ -220,7 +220,8 @@ def test_what_a_killed_process_left_is_neither_read_nor_kept(own_shards: Any) ->
     assert torch.equal(images_of(own_shards), images_of(own_shards, keep=0))
     assert files(own_shards) == []
     subprocess.run([sys.executable, "-c", KILLED, *arguments], env={**os.environ, "PYTHONPATH": os.getcwd()})
-    assert sweep(ArtifactStore.open(own_shards.artifact.storage.url)) == [str(path)]
+    # Killed processes of other tests may have left files of theirs on this machine too.
+    assert str(path) in sweep(ArtifactStore.open(own_shards.artifact.storage.url))
     assert files(own_shards) == []
 
 
@@ -228,6 +229,6 @@ def test_the_sweep_leaves_a_file_that_is_in_use(own_shards: Any) -> None:
     running = batches(own_shards)
     next(running)
     store = ArtifactStore.open(own_shards.artifact.storage.url)
-    assert sweep(store) == []
+    assert not set(sweep(store)) & {str(path) for path in files(own_shards)}
     assert len(files(own_shards)) == 1
     assert len(list(running)) == STEPS - 1
