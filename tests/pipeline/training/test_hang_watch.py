@@ -201,5 +201,8 @@ def test_a_worker_that_hangs_ends_the_run_with_its_name(
         assert "in stuck" in log
     else:
         assert "its process does not answer" in said
-    pid = int((tmp_path / "pid-1").read_text())
-    assert not Path(f"/proc/{pid}").exists(), "the stopped worker still exists"
+    worker = Path("/proc", (tmp_path / "pid-1").read_text())
+    deadline = time.monotonic() + 30
+    while worker.exists() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not worker.exists(), "the stopped worker still exists"
