@@ -84,15 +84,7 @@ def _apply_to_image(
 
 
 def _applied_to_batch(images: Tensor, operations: NDArray[np.int8], magnitudes: NDArray[np.float32]) -> Tensor:
-    for layer in range(operations.shape[1]):
-        for number in np.unique(operations[:, layer]):
-            if number < 0:
-                continue
-            selected = np.flatnonzero(operations[:, layer] == number)
-            rows = on_device(selected, images.device)
-            values = on_device(magnitudes[selected, layer], images.device)[:, None, None, None]
-            images[rows] = _OF_NUMBER[number].of_batch(images[rows], values)
-    return images
+    return tensors.apply_layers(images, operations, magnitudes, [operation.of_batch for operation in _OF_NUMBER])
 
 
 def _image_affine(image: Image.Image, matrix: tuple[float, ...]) -> Image.Image:

@@ -22,7 +22,6 @@ from torch import Tensor
 from pipeline.counter_rng import uniforms
 from pipeline.loading import tensor_operations as tensors
 from pipeline.loading.auto_augment_config import RandAugmentConfig
-from pipeline.loading.batch import on_device
 
 _FILL = 128.0
 _NUMBERS_PER_LAYER = 5  # random numbers: whether to apply an operation, which one, two for its strength, its sign
@@ -48,15 +47,7 @@ def rand_augment(images: Tensor, operations: NDArray[np.int8], strengths: NDArra
     Args:
         operations, strengths: [B, layers], see `draw`.
     """
-    for layer in range(operations.shape[1]):
-        for number in np.unique(operations[:, layer]):
-            if number < 0:
-                continue
-            selected = np.flatnonzero(operations[:, layer] == number)
-            rows = on_device(selected, images.device)
-            strength = on_device(strengths[selected, layer], images.device)[:, None, None, None]
-            images[rows] = list(OPERATIONS.values())[number](images[rows], strength)
-    return images
+    return tensors.apply_layers(images, operations, strengths, list(OPERATIONS.values()))
 
 
 def auto_contrast(images: Tensor, _: Tensor) -> Tensor:

@@ -6,11 +6,40 @@ elementwise or use integer sums, so a sample's bits do not depend on its batch.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+
+import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor
 
+from pipeline.loading.batch import on_device
+
 _BLUR_TAPS = 2  # to each side; enough for a deviation of 2 pixels
+
+
+def apply_layers(
+    images: Tensor,
+    operations: NDArray[np.int8],
+    values: NDArray[np.float32],
+    functions: Sequence[Callable[[Tensor, Tensor], Tensor]],
+) -> Tensor:
+    """Applies each sample's operations, layer by layer; `images` is changed in place.
+
+    Args:
+        operations: [B, layers], positions in `functions`; -1 is no operation.
+        values: [B, layers], the parameters of the operations.
+    """
+    for layer in range(operations.shape[1]):
+        for number in np.unique(operations[:, layer]):
+            if number < 0:
+                continue
+            selected = np.flatnonzero(operations[:, layer] == number)
+            rows = on_device(selected, images.device)
+            parameter = on_device(values[selected, layer], images.device)[:, None, None, None]
+            images[rows] = functions[number](images[rows], parameter)
+    return images
 
 
 def auto_contrast(images: Tensor) -> Tensor:
